@@ -1,0 +1,66 @@
+"""The book's own Sphinx extension: what a build must do that no setting says.
+
+- The execution cache is keyed by a notebook's code alone. When anything under ``lib/`` changes
+  (code, a widget's JavaScript, a text), the outputs would go stale: cache and doctrees are dropped.
+- A build never reads or writes a reader's progress.
+- Docstrings are plain text with `code` in backticks; here they become reStructuredText.
+- Every page gets the palette of `lib/figures.py` as CSS variables, for drawings and prose, and no
+  script that would load anything from elsewhere.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from lib.figures import THEME
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def fingerprint() -> str:
+    """One hash over the files that a chapter's output can depend on, other than its own cells."""
+    files = [*(ROOT / "lib").rglob("*"), *(ROOT / "chapters").glob("results/*")]
+    files = sorted(f for f in files if f.is_file() and "__pycache__" not in f.parts)
+    digest = hashlib.sha256((ROOT / "constraints.txt").read_bytes())
+    for file in files:
+        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def drop_stale_outputs(build: Path) -> None:
+    """Forget every executed notebook if ``lib/`` is not what it was when they ran."""
+    stamp, now = build / ".lib-fingerprint", fingerprint()
+    if stamp.exists() and stamp.read_text() == now:
+        return
+    for folder in (".jupyter_cache", ".doctrees"):
+        shutil.rmtree(build / folder, ignore_errors=True)
+    (build / ".doctrees").mkdir(parents=True)
+    stamp.write_text(now)
+
+
+def to_restructured_text(app, what, name, obj, options, lines):
+    """Code in single backticks, literal stars, and indented blocks, as Sphinx writes them."""
+    for i, line in enumerate(lines):
+        if line.lstrip().startswith(">>>") or line.startswith("    "):
+            continue
+        parts = line.split("`")
+        parts[::2] = [part.replace("*", r"\*") for part in parts[::2]]
+        lines[i] = "``".join(parts)
+        if line.endswith(":") and lines[i + 1 : i + 2] == [""] and lines[i + 2].startswith("   "):
+            lines[i] += ":"
+
+
+def mend_head(app, pagename, templatename, context, doctree):
+    """The palette in; out with sphinx-thebe's scripts, which Jupyter Book adds to every page."""
+    context["metatags"] = context.get("metatags", "") + f"<style>{THEME}</style>"
+    scripts = context.get("script_files", [])
+    context["script_files"] = [s for s in scripts if "thebe" not in f"{s}{vars(s)}"]
+
+
+def setup(app):
+    os.environ["BYTES_TO_LATENTS_PROGRESS"] = ""
+    app.connect("html-page-context", mend_head, priority=900)
+    app.connect("autodoc-process-docstring", to_restructured_text, priority=400)
+    drop_stale_outputs(Path(app.doctreedir).parent)
+    return {"version": "1", "parallel_read_safe": True}

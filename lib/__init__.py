@@ -1,0 +1,15 @@
+"""The implementations that the chapters share. Each file is opened by the chapter that teaches it.
+
+Reading order:
+
+    reference   the equations in NumPy, one at a time: what everything else must agree with
+    figures     the pictures of the chapters: one palette, SVG that follows the reader's theme
+    widgets     the interactive pieces, alive in JupyterLab and on the static page
+    checks      the exercises: checks that name the mistake, hints, solutions, progress
+
+Axis letters, the same in code, comments, figures and prose:
+
+    B batch    T new tokens (queries)    S visible tokens (keys), S >= T    V vocabulary
+    C d_model  H query heads             K key/value heads                  G = H // K
+    D head_dim F feed-forward width      L layers
+"""

@@ -1,0 +1,36 @@
+"""The exercises: `checks.<chapter>.<exercise>(answer)` tells what is right and what went wrong.
+
+    framework   how a check works; `Verdict` and `Exercise`
+    compare     comparing values, and saying where they part
+    record      what a reader has done, from one day to the next
+    warm_up     chapter 0
+
+`EXERCISES` holds every exercise under "chapter.exercise".
+"""
+
+from lib.checks import warm_up
+from lib.checks.framework import Exercise, Verdict
+from lib.checks.record import Progress, load
+
+__all__ = ["EXERCISES", "Exercise", "Verdict", "progress", "warm_up"]
+
+CHAPTERS = (warm_up,)
+EXERCISES: dict[str, Exercise] = {
+    thing.key: thing
+    for chapter in CHAPTERS
+    for thing in vars(chapter).values()
+    if isinstance(thing, Exercise)
+}
+
+
+def progress(chapter: str | None = None) -> Progress:
+    """What has been done, of one chapter (by its name here, "warm_up") or of all.
+
+    Raises:
+        ValueError: no chapter of that name.
+    """
+    chosen = [e for e in EXERCISES.values() if chapter in (None, e.chapter)]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(e.chapter for e in EXERCISES.values()))
+        raise ValueError(f"no chapter named {chapter!r}: there are {names}")
+    return Progress(chosen, load())

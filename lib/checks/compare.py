@@ -1,0 +1,100 @@
+"""Comparing an answer with what was expected, and saying in words where they part."""
+
+import numpy as np
+
+
+def same(expected, got, tol: float) -> bool:
+    """Whether two values agree: whole numbers exactly, others within `tol`.
+
+    The tolerance is relative and absolute. Arrays need the same shape; a tuple and a list of
+    the same things agree; text and bytes do not.
+    """
+    if isinstance(expected, str | bytes | dict | set) or expected is None:
+        return type(expected) is type(got) and expected == got
+    if isinstance(expected, tuple | list):
+        if is_numeric(expected) and is_numeric(got) and not isinstance(got, tuple | list):
+            return same(np.asarray(expected), got, tol)
+        return (
+            isinstance(got, tuple | list)
+            and len(expected) == len(got)
+            and all(same(e, g, tol) for e, g in zip(expected, got))
+        )
+    if not (is_numeric(expected) and is_numeric(got)):
+        return type(expected) is type(got) and bool(expected == got)
+    e, g = np.asarray(expected), np.asarray(got)
+    if e.shape != g.shape:
+        return False
+    if e.dtype.kind in "iub" or tol == 0:
+        return bool(np.array_equal(e, g, equal_nan=e.dtype.kind == "f" and g.dtype.kind == "f"))
+    with np.errstate(invalid="ignore"):
+        return bool(np.allclose(g, e, rtol=tol, atol=tol, equal_nan=True))
+
+
+def is_numeric(value) -> bool:
+    """Whether a value is a number, or an array or regular nesting of numbers."""
+    try:
+        return np.asarray(value).dtype.kind in "iufb"
+    except Exception:
+        return False
+
+
+def describe(value) -> str:
+    """A value in a few words, for messages.
+
+    >>> describe(np.zeros((2, 3))), describe(None), describe("b")
+    ('an array of shape (2, 3)', 'None', "the text 'b'")
+    """
+    kind = type(value)
+    if kind.__module__.split(".")[0] in ("numpy", "torch") and hasattr(value, "shape"):
+        what = "a tensor" if kind.__module__.startswith("torch") else "an array"
+        return f"{what} of shape {tuple(value.shape)}" if len(value.shape) else f"{float(value):g}"
+    if value is None or value is ...:
+        return str(value)
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, list | tuple | dict | set):
+        return f"a {kind.__name__} of length {len(value)}"
+    return f"something of type {kind.__name__}"
+
+
+def where_they_differ(expected, got, axes, tol: float, only_form: bool = False) -> str:
+    """What separates an answer from the expected value, or "": its form first, then a number."""
+    form = different_form(expected, got, axes)
+    if form or only_form or same(expected, got, tol):
+        return form
+    if not is_numeric(expected) or np.ndim(expected) == 0:
+        return f"Expected {brief(expected)}, got {brief(got)}."
+    e, g = np.asarray(expected), np.asarray(got)
+    with np.errstate(invalid="ignore"):
+        wrong = ~np.isclose(g, e, rtol=max(tol, 1e-12), atol=tol, equal_nan=True)
+    first = tuple(int(i) for i in np.argwhere(wrong)[0])
+    place = ", ".join(f"{a}={i}" for a, i in zip(axes, first)) if len(axes) == e.ndim else first
+    share = f"{int(wrong.sum())} of {e.size} numbers differ"
+    return f"{share}; the first at ({place}): expected {e[first]:.6g}, yours {g[first]:.6g}."
+
+
+def different_form(expected, got, axes) -> str:
+    """What is wrong with the kind or the shape of an answer, or ""."""
+    if isinstance(got, Exception) or not is_numeric(expected):
+        return ""
+    if not is_numeric(got):
+        return f"Expected {describe(expected)}, got {describe(got)}."
+    e, g = np.asarray(expected), np.asarray(got)
+    if e.shape != g.shape:
+        named = f"({', '.join(axes)}) = " if len(axes) == e.ndim and axes else ""
+        return f"Expected shape {named}{e.shape}, got {g.shape}."
+    if np.isnan(g).any() and not np.isnan(e).any():
+        place = tuple(int(i) for i in np.argwhere(np.isnan(g))[0]) if g.ndim else ()
+        return f"There is a NaN in your answer{f' at {place}' if place else ''}: a 0/0 or ∞ − ∞?"
+    return ""
+
+
+def brief(value) -> str:
+    if is_numeric(value) and np.ndim(value) == 0:
+        return f"{value:.6g}" if isinstance(value, float | np.floating) else f"{value}"
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,346 @@
+"""Every exercise: its stub, solution, other right answers, known mistakes, and garbage."""
+
+import itertools
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lib import checks
+from lib.checks import EXERCISES
+from lib.checks.framework import Choice, Exercise, exercise, kind_of, to_numpy
+from lib.checks.record import load
+
+ALL = pytest.mark.parametrize("ex", EXERCISES.values(), ids=EXERCISES.keys())
+RIGHTS = [(ex, right) for ex in EXERCISES.values() for right in ex.rights]
+MISTAKES = [(ex, m, f) for ex in EXERCISES.values() for m, f in ex.mistakes]
+
+
+def named(pairs):
+    return [f"{ex.key}-{function.__name__}" for ex, *_, function in pairs]
+
+
+def arguments(ex):
+    return ", ".join(ex.solve.__code__.co_varnames[: ex.solve.__code__.co_argcount])
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Endless loops need not run for the whole five seconds here."""
+    monkeypatch.setattr(Exercise, "seconds", 0.5)
+
+
+@ALL
+def test_a_stub_is_not_attempted(ex):
+    for body in ("...", "pass", "return None", "return ...", '"""Says what."""\n    ...',
+                 "raise NotImplementedError"):  # fmt: skip
+        space = {}
+        exec(f"def {ex.name}({arguments(ex)}):\n    {body}\n", space)
+        assert ex(space[ex.name]).status == "not attempted"
+    assert ex(...).status == "not attempted"
+
+
+@ALL
+def test_the_solution_runs_by_itself_and_passes(ex):
+    space = {}
+    exec(ex.solution(), space)
+    assert ex(space[ex.name]).status == "passed", ex(space[ex.name]).message
+
+
+@ALL
+def test_an_exercise_is_complete(ex):
+    assert ex.difficulty in ("easy", "medium", "hard")
+    assert 1 <= ex.minutes <= 40
+    assert ex.title
+    assert len(ex.hints) >= 2 or isinstance(ex, Choice)
+    if not isinstance(ex, Choice):
+        assert ex.rights, "another style must be tried"
+        assert len(ex.mistakes) >= 3
+        messages = [message for message, _ in ex.mistakes]
+        assert len(set(messages)) == len(messages)
+
+
+@pytest.mark.parametrize(("ex", "right"), RIGHTS, ids=named(RIGHTS))
+def test_a_right_answer_in_another_style_passes(ex, right):
+    assert ex(right).status == "passed", ex(right).message
+
+
+@pytest.mark.parametrize(("ex", "message", "mistake"), MISTAKES, ids=named(MISTAKES))
+def test_a_known_mistake_fails_with_its_own_message(ex, message, mistake):
+    verdict = ex(mistake)
+    assert verdict.status == "failed"
+    assert verdict.message == message
+
+
+def spin(*_):
+    while True:
+        pass
+
+
+def leave(*_):
+    raise SystemExit
+
+
+def stumble(*_):
+    raise RuntimeError("something in here")
+
+
+def dive(*args):
+    return dive(*args)
+
+
+GARBAGE = {
+    "None": None,
+    "a number": 3,
+    "a list": [1, 2],
+    "a class": dict,
+    "a module": np,
+    "nothing returned": lambda *_: print(end=""),
+    "the wrong shape": lambda *_: np.zeros((1, 2, 3, 4, 5, 6)),
+    "NaN": lambda *_: float("nan"),
+    "text": lambda *_: "hello",
+    "an exception": stumble,
+    "SystemExit": leave,
+    "endless recursion": dive,
+    "an object": lambda *_: object(),
+    "an endless generator": lambda *_: itertools.count(),
+    "an endless loop": spin,
+}
+
+
+@ALL
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
+def test_garbage_gets_a_calm_verdict(ex, garbage):
+    start = time.perf_counter()
+    verdict = ex(garbage)
+    assert time.perf_counter() - start < 5
+    assert verdict.status == "failed"
+    assert verdict.message not in {message for message, _ in ex.mistakes}
+    assert "Traceback" not in repr(verdict)
+
+
+@ALL
+def test_hints_come_one_at_a_time_and_then_point_to_the_solution(ex):
+    ex._hints_given = 0
+    for number, text in enumerate(ex.hints, 1):
+        assert ex.hint() == f"Hint {number} of {len(ex.hints)}: {text}"
+    assert f"checks.{ex.key}.solution()" in ex.hint()
+
+
+# the framework itself, on an exercise made for the purpose
+
+
+def pairs():
+    return [(np.array([[1.0, 2.0, 4.0], [3.0, 5.0, 6.0]]),), (np.arange(6.0).reshape(3, 2),)]
+
+
+@exercise(title="Row sums", difficulty="easy", minutes=1, cases=pairs, axes="T")
+def row_sums(x):
+    return x.sum(axis=1)
+
+
+@row_sums.wrong("You summed the columns.")
+def column_sums(x):
+    return x.sum(axis=0)
+
+
+@row_sums.property("The sums should add up to the whole.")
+def adds_up(out, x):
+    return np.isclose(out.sum(), x.sum())
+
+
+def in_place(x):
+    x *= 2
+    return x.sum(axis=1) / 2
+
+
+def wavering(x, calls=itertools.count()):  # noqa: B008
+    return x.sum(axis=1) + next(calls)
+
+
+def nearly(x):
+    out = x.sum(axis=1)
+    out[-1] += 0.5
+    out[0] -= 0.5
+    return out
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x: x, r"Expected shape \(T\) = \(2,\), got \(2, 3\)"),
+        (lambda x, y: x, r"1 arguments, row_sums\(x\); yours is \(x, y\)"),
+        (in_place, "changes its input"),
+        (wavering, "gave two answers"),
+        (lambda x: x.sum(axis=1) + 1, "should add up to the whole"),
+        (nearly, r"2 of 2 numbers differ; the first at \(T=0\): expected 7, yours 6.5"),
+        (lambda x: x.sum(axis=1) * np.nan, "There is a NaN in your answer at"),
+        (lambda x: x.sum(axis=7), "raised AxisError: axis 7 is out of bounds"),
+        (lambda x: {"a": 1}, r"Expected an array of shape \(2,\), got a dict"),
+        (row_sums.solve(np.ones((1, 1))), "takes the function itself"),
+    ],
+)
+def test_an_unknown_mistake_is_told_what_was_seen_and_expected(answer, words):
+    verdict = row_sums(answer)
+    assert verdict.status == "failed"
+    assert re.search(words, verdict.message), verdict.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: [sum(row) for row in x],
+        lambda x: tuple(float(sum(row)) for row in x),
+        lambda x: torch.einsum("tc->t", x),
+        lambda x: torch.as_tensor(x).float().sum(1),
+        lambda x: np.float32(1) * x.sum(1),
+    ],
+)
+def test_lists_tensors_and_other_widths_of_float_are_right_answers(answer):
+    assert row_sums(answer).status == "passed", row_sums(answer).message
+
+
+def test_the_traceback_is_kept_for_who_asks():
+    assert "something in here" in row_sums(stumble).traceback
+    assert "stumble" in row_sums(stumble).traceback
+
+
+def test_inputs_are_of_the_kind_that_the_answer_is_written_for():
+    assert kind_of(lambda x: torch.sum(x)) == "torch"
+    assert kind_of(lambda x: np.sum(x)) == "numpy"
+    assert to_numpy([torch.ones(1), (torch.zeros(2, dtype=torch.bfloat16),)])[1][0].dtype == "f4"
+
+
+def test_a_check_works_in_another_thread_where_there_is_no_alarm():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(row_sums, lambda x: x.sum(1)).result().status == "passed"
+        verdict = pool.submit(row_sums, spin).result(timeout=20)
+    assert "out of time" in verdict.message
+
+
+def test_what_an_answer_prints_is_shown_once(capsys):
+    row_sums(lambda x: print("hello") or x.sum(1))
+    assert capsys.readouterr().out == "hello\n"
+
+
+@exercise(
+    title="A letter",
+    difficulty="easy",
+    minutes=1,
+    options={"a": "No: that is the other way round.", "b": "Yes."},
+)
+def letter():
+    return "b"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        ("b", "passed", "Yes."),
+        (" (B) ", "passed", "Yes."),
+        (lambda: "b", "passed", "Yes."),
+        ("a", "failed", "other way round"),
+        ("c", "failed", "one letter of a, b"),
+        (None, "failed", "one letter of a, b; got None"),
+        (spin, "failed", "one letter"),
+        (..., "not attempted", "in place of"),
+    ],
+)
+def test_each_letter_gets_its_own_explanation(answer, status, words):
+    verdict = letter(answer)
+    assert verdict.status == status
+    assert words in verdict.message
+
+
+# what is remembered
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "progress.json"
+    monkeypatch.setenv("BYTES_TO_LATENTS_PROGRESS", str(path))
+    return path
+
+
+def test_progress_is_remembered_and_a_pass_stays(kept):
+    row_sums(column_sums)
+    row_sums(column_sums)
+    key = row_sums.key
+    assert load()[key]["status"] == "failed"
+    assert load()[key]["tries"] == 2
+    row_sums(row_sums.solve)
+    row_sums(column_sums)
+    assert load()[key]["status"] == "passed"
+    assert load()[key]["tries"] == 3
+
+
+def test_a_stub_leaves_no_trace(kept):
+    row_sums(...)
+    assert not kept.exists()
+
+
+def test_progress_shows_what_is_passed_and_what_is_left(kept):
+    ex = EXERCISES["warm_up.center_rows"]
+    ex(ex.solve)
+    shown = repr(checks.progress("warm_up"))
+    assert "1 of 4 exercises passed" in shown
+    assert "✓ warm_up.center_rows" in shown
+    assert "· warm_up.mean_bits" in shown
+    assert "✓" in checks.progress()._repr_html_()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"warm_up.center_rows": 3}'])
+def test_a_damaged_progress_file_does_no_harm(kept, text):
+    kept.parent.mkdir()
+    kept.write_text(text)
+    ex = EXERCISES["warm_up.center_rows"]
+    assert "0 of 4" in repr(checks.progress("warm_up"))
+    assert ex(ex.solve).status == "passed"
+    assert json.loads(kept.read_text())[ex.key]["status"] == "passed"
+
+
+def test_a_place_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BYTES_TO_LATENTS_PROGRESS", str(tmp_path / "file" / "progress.json"))
+    assert row_sums(row_sums.solve).status == "passed"
+
+
+def test_progress_of_a_chapter_that_is_not_there_names_those_that_are():
+    with pytest.raises(ValueError, match="no chapter named 'warm': there are warm_up"):
+        checks.progress("warm")
+
+
+# how a verdict shows itself
+
+
+def test_a_verdict_reads_well_in_a_terminal_and_on_the_page():
+    verdict = row_sums(column_sums)
+    assert repr(verdict) == "✗ not yet · test_checks.row_sums\nYou summed the columns."
+    assert "You summed the columns." in verdict._repr_html_()
+
+
+def test_a_live_verdict_gives_hints_by_button_and_folds_the_solution():
+    import ipywidgets
+
+    ex = EXERCISES["warm_up.center_rows"]
+    ex._hints_given = 0
+    model = ex(...)._repr_mimebundle_()["application/vnd.jupyter.widget-view+json"]["model_id"]
+    box = ipywidgets.widgets.widget._instances[model]
+    _, button, hints, fold = box.children
+    assert fold.selected_index is None
+    assert "keepdims" in fold.children[0].value
+    button.click()
+    assert ex.hints[0] in hints.value
+    button.click()
+    assert "Hint 2" in hints.value
+
+
+def test_a_passed_verdict_needs_no_hints():
+    ex = EXERCISES["warm_up.center_rows"]
+    assert "Hint" not in ex(ex.solve)._repr_html_()
+    assert "application/vnd.jupyter.widget-view+json" not in ex(ex.solve)._repr_mimebundle_()

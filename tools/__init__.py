@@ -1,0 +1,1 @@
+"""Commands behind the Makefile: `python -m tools.notebooks`."""
