@@ -62,7 +62,9 @@ def _theme() -> str:
         f":root{{{light}}}html[data-theme=dark],[data-jp-theme-light=false]{{{dark}}}"
         ".b2l svg{display:block;max-width:100%;height:auto;margin:.4rem auto}"
         ".b2l text{font-family:'DejaVu Sans',Verdana,'Segoe UI',sans-serif!important}"
-        ".b2l pre{overflow-x:auto;font-size:.85em}.b2l summary{cursor:pointer;padding:.3rem 0}"
+        ".b2l pre{overflow-x:auto;font-size:.85em}"
+        ".b2l summary{cursor:pointer;display:list-item;padding:.3rem 0}"
+        ".b2l td{text-align:left!important;padding:.15rem .6rem}"
         ".b2l-verdict{border-left:.3rem solid var(--b2l-muted);padding:.4rem .9rem;margin:.5rem 0}"
         ".b2l-verdict p{margin:.35rem 0}.b2l-passed{border-color:var(--b2l-value)}"
         ".b2l-failed{border-color:var(--b2l-key)}" + code
