@@ -72,22 +72,25 @@ def test_a_readers_copy_runs_shows_directives_live_pieces_and_names_the_mistake(
         view = browser.new_page(viewport={"width": 1400, "height": 1000})
         view.goto(f"{address}/lab/tree/work/00_warm_up.ipynb", timeout=60_000)
         view.wait_for_selector(".jp-Notebook", timeout=60_000)
-        card = view.locator(".jp-MarkdownCell").first
-        card.get_by_text("This chapter in a minute").wait_for()
-        assert ":::" not in card.inner_text()
+        view.wait_for_function(  # the card is a box, not its raw directive
+            """() => { const card = document.querySelector('.jp-MarkdownCell').innerText;
+            return card.includes('This chapter in a minute') && !card.includes(':::'); }"""
+        )
         view.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
-        view.locator(".jp-NotebookPanel").get_by_text("Axes have names").first.click()
         view.get_by_role("menuitem", name="Run", exact=True).click()
         view.get_by_text("Run All Cells", exact=True).click()
+        view.get_by_text("of 4 exercises passed").wait_for(timeout=60_000)  # the end is reached
 
         def look_for(selector):
-            """Scroll down until it is there: JupyterLab draws only what is near the window."""
-            for _ in range(60):
+            """Scroll until it is there: JupyterLab draws only what is near the window."""
+            scroll = view.locator(".jp-WindowedPanel-outer")
+            scroll.evaluate("e => e.scrollTo(0, 0)")
+            for _ in range(80):
                 if view.locator(selector).count():
                     found = view.locator(selector).first
                     found.scroll_into_view_if_needed()
                     return found
-                view.locator(".jp-WindowedPanel-outer").evaluate("e => e.scrollBy(0, 600)")
+                scroll.evaluate("e => e.scrollBy(0, 500)")
                 view.wait_for_timeout(250)
             raise AssertionError(f"JupyterLab does not show {selector}")
 
