@@ -64,8 +64,18 @@ def test_cross_entropy_of_logits_in_the_thousands_does_not_overflow():
     assert cross_entropy(np.array([[5000.0, 0.0]]), np.array([1])) == 5000
 
 
+def test_nan_scores_stay_nan_and_do_not_become_certainty():
+    assert np.isnan(softmax(np.array([np.nan, 1.0, 2.0]))).all()
+
+
+def test_entropy_of_certainty_prints_as_zero():
+    assert str(entropy(np.array([1.0, 0.0]))) == "0.0"
+
+
 def test_cross_entropy_names_what_does_not_fit():
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(3,\)"):
         cross_entropy(np.zeros((2, 3)), np.zeros(3, int))
+    with pytest.raises(TypeError, match="targets are ids, integers: got an array of bool"):
+        cross_entropy(np.zeros((2, 3)), np.array([True, False]))
     with pytest.raises(ValueError, match=r"targets must be in 0\.\.2: got 0\.\.3"):
         cross_entropy(np.zeros((2, 3)), np.array([0, 3]))

@@ -77,7 +77,8 @@ def citations() -> dict[str, str]:
         names = [" ".join(person.last_names) for person in entry.persons["author"]]
         who = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else ""
         text = f"{who or names[0] + ' et al.'} {entry.fields['year']}"
-        links[key] = f"[{text}]({entry.fields['url']})"
+        url = entry.fields.get("url")
+        links[key] = f"[{text}]({url})" if url else text
     return links
 
 

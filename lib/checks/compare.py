@@ -61,11 +61,8 @@ def describe(value) -> str:
     return f"something of type {kind.__name__}"
 
 
-def where_they_differ(expected, got, axes, tol: float, only_form: bool = False) -> str:
-    """What separates an answer from the expected value, or "": its form first, then a number."""
-    form = different_form(expected, got, axes)
-    if form or only_form or same(expected, got, tol):
-        return form
+def where_they_differ(expected, got, axes, tol: float) -> str:
+    """What separates an answer from the expected value, given that their form is the same."""
     if not is_numeric(expected) or np.ndim(expected) == 0:
         return f"Expected {brief(expected)}, got {brief(got)}."
     e, g = np.asarray(expected), np.asarray(got)
@@ -95,6 +92,7 @@ def different_form(expected, got, axes) -> str:
 
 def brief(value) -> str:
     if is_numeric(value) and np.ndim(value) == 0:
-        return f"{value:.6g}" if isinstance(value, float | np.floating) else f"{value}"
+        number = np.asarray(value).item()
+        return f"{number:.6g}" if isinstance(number, float) else f"{number}"
     text = repr(value)
     return text if len(text) <= 100 else text[:97] + "..."

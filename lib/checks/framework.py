@@ -30,15 +30,17 @@ import textwrap
 import threading
 import traceback
 import types
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from lib.checks.compare import describe, same, where_they_differ
+from lib.checks.compare import describe, different_form, same, where_they_differ
 from lib.figures import Code, styled
 
+INPUTS = {"numpy": "NumPy arrays", "torch": "torch tensors"}
 PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
 SIGNS = {PASSED: "✓ passed", FAILED: "✗ not yet", NOT_ATTEMPTED: "· not attempted"}
 
@@ -226,11 +228,19 @@ class Exercise:
             except Trouble as trouble:
                 if trouble.error is None:
                     raise
-                with contextlib.suppress(Trouble):
-                    return self._judge(answer, other)
-                raise
+                return self._judge_again(answer, other, trouble)
         except Trouble as trouble:
             return Verdict(trouble.status, trouble.message, self, trouble.trace)
+
+    def _judge_again(self, answer, kind: str, first: Trouble) -> Verdict:
+        """The verdict on the other kind of input, if the answer turns out to be written for it."""
+        try:
+            verdict = self._judge(answer, kind)
+            return Verdict(PASSED, f"{verdict.message} (It was given {INPUTS[kind]}.)", self)
+        except Trouble as second:
+            if second.error is None and isinstance(first.error, TypeError | AttributeError):
+                raise second from None
+            raise first from None
 
     def _look_at_interface(self, answer) -> None:
         if answer is ... or is_stub(answer):
@@ -256,24 +266,23 @@ class Exercise:
 
     def _judge(self, answer, kind: str) -> Verdict:
         """The verdict on inputs of one kind, NumPy arrays or torch tensors."""
-        cases = self.cases()
-        outs, trouble = [], None
-        with time_limit(self.seconds):
+        cases, outs = self.cases(), []
+        with time_limit(self.seconds), np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             for i, args in enumerate(cases):
                 try:
                     outs.append(self._call(answer, args, kind, quiet=i > 0))
-                except Trouble as t:
-                    if t.final:
+                except Trouble as trouble:
+                    if trouble.final:
                         raise
-                    outs.append(t)
-                    trouble = trouble or t
-        expected = [self._plain(self.solve, args) for args in cases]
-        if trouble is None and all(same(e, o, self.tol) for e, o in zip(expected, outs)):
-            return Verdict(PASSED, f"Right on all {len(cases)} cases.", self)
-        self._diagnose(cases, outs)
-        if trouble is not None:
-            raise trouble
-        self._explain(cases, expected, outs)
+                    outs.append(trouble)
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if not all(same(self._plain(self.solve, a), o, self.tol) for a, o in zip(cases, outs)):
+                self._diagnose(cases, outs)
+            for args, out in zip(cases, outs):
+                self._explain(args, out)
+        return Verdict(PASSED, f"Right on all {len(cases)} cases.", self)
 
     def _plain(self, function, args):
         """What a function of our own gives on a case, or the exception it raises."""
@@ -305,6 +314,11 @@ class Exercise:
                 raise Trouble(what_was_raised(error, args), error=error) from None
             if outs[0] is None:
                 raise Trouble("Your function gave None. Is there a `return` at its end?")
+            if isinstance(outs[0], types.GeneratorType | map | zip | filter):
+                raise Trouble(
+                    "Your function gave a generator, which can be read only once. Return what it "
+                    "yields: wrap it in `list(...)` or `np.array(list(...))`."
+                )
             if outs[0] is ...:
                 raise Trouble("There is still a `...` to replace.", NOT_ATTEMPTED)
             if not outs[1:] and not same(to_numpy(before), to_numpy(given), 0):
@@ -326,20 +340,19 @@ class Exercise:
             if all(alike(t, o, self.tol, by_text=always_raises) for t, o in zip(theirs, outs)):
                 raise Trouble(message)
 
-    def _explain(self, cases, expected, outs) -> None:
-        """Raises what to say about an unknown mistake, on the smallest case that shows it."""
-        for args, e, o in zip(cases, expected, outs):
-            shape = where_they_differ(e, o, self.axes, self.tol, only_form=True)
-            if shape:
-                raise Trouble(f"{shape}\n\nInput: {self._show(args)}")
+    def _explain(self, args, out) -> None:
+        """Raises what to say if a case went wrong: its form first, then properties, then values."""
+        if isinstance(out, Trouble):
+            raise out
+        expected, given = self._plain(self.solve, args), f"\n\nInput: {self._show(args)}"
+        if form := different_form(expected, out, self.axes):
+            raise Trouble(form + given)
+        seen = np.asarray(out) if isinstance(expected, np.ndarray) else out
         for message, holds in self.properties:
-            for args, o in zip(cases, outs):
-                if not safely(holds, o, *args):
-                    raise Trouble(f"{message}\n\nInput: {self._show(args)}\nYours: {show(o)}")
-        for args, e, o in zip(cases, expected, outs):
-            difference = where_they_differ(e, o, self.axes, self.tol)
-            if difference:
-                raise Trouble(f"{difference}\n\nInput: {self._show(args)}")
+            if not safely(holds, seen, *args):
+                raise Trouble(f"{message}{given}\nYours: {show(out)}")
+        if not same(expected, out, self.tol):
+            raise Trouble(where_they_differ(expected, out, self.axes, self.tol) + given)
 
     def _show(self, args) -> str:
         names = inspect.signature(self.solve).parameters

@@ -40,8 +40,8 @@ def centred_row_by_row(x):
 
 
 @center_rows.wrong(
-    "Without `keepdims=True` the means have shape (T,), and NumPy lines that up with the columns: "
-    "a square matrix comes out wrong without a word, any other raises. The means must be (T, 1)."
+    "The means lie along the columns: shape (T,) or (1, T) lines up with C. A square matrix comes "
+    "out wrong without a word, any other raises. `keepdims=True` gives (T, 1), which fits."
 )
 def without_keepdims(x):
     return x - x.mean(axis=1)
@@ -82,6 +82,11 @@ def only_the_means(x):
     return x.mean(axis=1, keepdims=True)
 
 
+@center_rows.wrong("Each row's sum was divided by the number of rows, T. A row has C numbers.")
+def divided_by_the_rows(x):
+    return x - x.sum(axis=1, keepdims=True) / len(x)
+
+
 @center_rows.property("Every row should average 0.")
 def rows_average_zero(out, x):
     return np.allclose(out.mean(axis=1), 0, atol=1e-6)
@@ -95,6 +100,7 @@ def some_indices():
         ((0, 4, 1), (3, 5, 2)),
         ((3,), (7,)),
         ((1, 0, 2, 1), (2, 3, 4, 5)),
+        ((250, 7), (300, 400)),
     ]
 
 
@@ -189,6 +195,30 @@ def in_bytes(index, shape):
     return flat_index.solve(index, shape) * 8
 
 
+@flat_index.wrong(
+    "Right for two axes. For more, carry the place along: at each axis, multiply what you have by "
+    "the size of *that* axis before adding its index, not by the last size each time."
+)
+def always_the_last_size(index, shape):
+    place = 0
+    for i in index:
+        place = place * shape[-1] + i
+    return place
+
+
+@flat_index.wrong(
+    "The strides are in reverse order: the first axis has the largest, the last has 1."
+)
+def strides_reversed(index, shape):
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    return sum(i * stride for i, stride in zip(index, reversed(strides)))
+
+
+@flat_index.property("A place in memory is an integer, to be used as an index.")
+def an_integer(out, index, shape):
+    return np.asarray(out).dtype.kind in "iu"
+
+
 def queries_and_keys():
     """Axes that differ in size, and one case where they agree and a wrong letter goes unseen."""
     rng = np.random.default_rng(1)
@@ -248,16 +278,16 @@ def transposed(q, k):
 
 
 @all_dot_products.wrong(
-    "Using the same letter for both token axes pairs query t with key t only. Keys need a letter "
-    "of their own, `s`."
+    "Query t meets key t only. Every query should meet every key: the keys' axis needs a letter of "
+    "its own, `s`."
 )
 def only_the_diagonal(q, k):
     return np.einsum("btd,btd->bt", q, k)
 
 
 @all_dot_products.wrong(
-    "`k` is not transposed: `@` multiplies rows by columns, so its inner sizes are D and S. Swap "
-    "the last two axes of k."
+    "`k` is (B, S, D), and its S was summed against D of q. The axis that both share is the last "
+    "one of each: swap the last two axes of k, or write `bsd` for it."
 )
 def not_transposed(q, k):
     return q @ k
@@ -271,8 +301,8 @@ def all_axes_reversed(q, k):
 
 
 @all_dot_products.wrong(
-    "`k` was reshaped to (B, D, S). That has the right shape, but reshape keeps the memory "
-    "order and tears the vectors apart; a transpose is what swaps axes."
+    "`k` was reshaped to (B, D, S). That has the right shape, but reshape keeps the order "
+    "of the numbers and tears the vectors apart; a transpose is what swaps axes."
 )
 def reshaped(q, k):
     return q @ k.reshape(k.shape[0], k.shape[2], k.shape[1])
@@ -307,6 +337,33 @@ def cosines(q, k):
     return np.einsum("btd,bsd->bts", q, k) / lengths
 
 
+@all_dot_products.wrong(
+    "Every sentence meets every other: the result is (B, T, B, S), as `np.inner`, `np.dot` and "
+    "`tensordot` make it. The batch axis is shared, not crossed: `btd,bsd->bts`."
+)
+def all_pairs_of_sentences(q, k):
+    return np.inner(q, k)
+
+
+@all_dot_products.wrong(
+    "The keys of all sentences were added up: their batch axis has a letter of its own that is "
+    "missing from the result. Use `b` for both."
+)
+def keys_of_all_sentences(q, k):
+    return np.einsum("btd,csd->bts", q, k)
+
+
+@all_dot_products.wrong("A softmax was applied. That is the second half of attention; stop before.")
+def softmax_already(q, k):
+    e = np.exp(np.einsum("btd,bsd->bts", q, k))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+@all_dot_products.wrong("The products are divided by D: that is a mean. Only sum them.")
+def averaged(q, k):
+    return np.einsum("btd,bsd->bts", q, k) / q.shape[-1]
+
+
 def predictions():
     rng = np.random.default_rng(2)
     cases = []
@@ -314,7 +371,14 @@ def predictions():
         p = rng.dirichlet(np.full(V, 0.7), size=T).clip(0.01)
         p /= p.sum(axis=1, keepdims=True)
         cases.append((p, rng.integers(0, V, size=T)))
-    return cases
+    certain, impossible = np.array([[1.0, 0.0]]), np.array([[0.5, 0.0, 0.5]])
+    long = rng.dirichlet(np.ones(3), size=1500).clip(1e-3)
+    return [
+        *cases,
+        (certain, np.array([0])),
+        (impossible, np.array([1])),
+        (long / long.sum(axis=1, keepdims=True), rng.integers(0, 3, size=1500)),
+    ]
 
 
 @exercise(
@@ -417,3 +481,54 @@ def at_the_likeliest(p, targets):
 @mean_bits.wrong("Average over the T positions; the division here was by the vocabulary size V.")
 def divided_by_v(p, targets):
     return -np.log2(p[np.arange(len(targets)), targets]).sum() / p.shape[1]
+
+
+@mean_bits.wrong(
+    "`cross_entropy` expects logits: it sent your probabilities through another softmax, and gives "
+    "nats. Here p is already made of probabilities."
+)
+def cross_entropy_of_probabilities(p, targets):
+    return torch.nn.functional.cross_entropy(p, targets)
+
+
+@mean_bits.wrong("These are decimal digits: the logarithm has base 10. For bits, take base 2.")
+def digits(p, targets):
+    return -np.log10(p[np.arange(len(targets)), targets]).mean()
+
+
+@mean_bits.wrong(
+    "The mean ran over all T·V places of a table that is zero but for one place in each row. Add "
+    "up, then divide by T."
+)
+def divided_by_everything(p, targets):
+    return -np.log2(p[np.arange(len(targets)), targets]).sum() / p.size
+
+
+@mean_bits.wrong("`nll_loss` takes logarithms of probabilities. Give it the base-2 logarithm of p.")
+def no_logarithm(p, targets):
+    return -p[np.arange(len(targets)), targets].mean()
+
+
+@mean_bits.wrong("That is the sum, in nats. Average over T, and take the logarithm to base 2.")
+def summed_nats(p, targets):
+    return -np.log(p[np.arange(len(targets)), targets]).sum()
+
+
+@mean_bits.wrong("Divided by ln 2 twice: `np.log2` already gives bits.")
+def converted_twice(p, targets):
+    return -np.log2(p[np.arange(len(targets)), targets]).mean() / np.log(2)
+
+
+@mean_bits.wrong(
+    "The targets are shifted: prediction t was held against the token after it. Here row t of p "
+    "already belongs to targets[t]."
+)
+def shifted(p, targets):
+    return -np.log2(p[np.arange(len(targets) - 1), targets[1:]]).mean()
+
+
+@mean_bits.wrong(
+    "0.693 is ln 2 rounded, and the error shows. Use `np.log2`, or divide by `np.log(2)`."
+)
+def rounded_ln_2(p, targets):
+    return -np.log(p[np.arange(len(targets)), targets]).mean() / 0.693
