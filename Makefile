@@ -33,7 +33,7 @@ $(VENV)/.dev: $(VENV)/.reader requirements-dev.txt
 	@touch $@
 
 book: $(VENV)/.reader  ## build the site into _build/html
-	@$(QUIET_PROGRESS) $(BIN)/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
+	@$(QUIET_PROGRESS) $(BIN)/jupyter-book build . --all -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
 	@echo "The book: $(SITE)/index.html   (make serve shows it)"
 
 serve: book  ## build the site and show it at http://localhost:8000
@@ -61,7 +61,7 @@ notebooks: $(VENV)/.dev  ## run every chapter and compare each output with the s
 	@$(QUIET_PROGRESS) $(BIN)/python -m pytest -q --nbval -n 2 --dist loadfile -o testpaths=chapters -o addopts="-p no:cacheprovider" chapters
 
 site: $(VENV)/.dev book  ## the built site and JupyterLab, seen through a browser
-	@$(QUIET_PROGRESS) $(BIN)/python -m pytest -q tests/test_site.py tests/test_lab.py
+	@$(QUIET_PROGRESS) $(BIN)/python -m pytest -q -n 2 tests/test_site.py tests/test_lab.py
 
 bench: $(VENV)/.dev  ## side-by-side measurements against other implementations
 	@$(BIN)/python -m benchmarks

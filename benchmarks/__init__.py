@@ -1,0 +1,1 @@
+"""Side-by-side measurements against other implementations: `make bench`. Not part of the tests."""

@@ -35,6 +35,9 @@ PALETTE = {
 INK = "#1b1b1d"  # becomes currentColor
 COLORS = {"ink": INK, **{role: light for role, (light, _) in PALETTE.items()}}
 
+WIDEST_ON_A_PHONE = 520  # pixels; a wider picture scrolls in itself there, rather than shrink
+PICTURE_HINT = "A wide picture; it scrolls sideways on a narrow screen"
+
 FONT = ["DejaVu Sans", "Verdana", "Segoe UI", "sans-serif"]
 matplotlib.rcParams.update({
     "svg.fonttype": "none", "svg.hashsalt": "bytes-to-latents", "font.sans-serif": FONT,
@@ -61,8 +64,11 @@ def _theme() -> str:
     return (
         f":root{{{light}}}html[data-theme=dark],[data-jp-theme-light=false]{{{dark}}}"
         ".b2l svg{display:block;max-width:100%;height:auto;margin:.4rem auto}"
+        ".b2l-wide{overflow-x:auto}.b2l-wide svg{min-width:32rem}"
         ".b2l text{font-family:'DejaVu Sans',Verdana,'Segoe UI',sans-serif!important}"
-        ".b2l pre{overflow-x:auto;font-size:.85em}.b2l summary{cursor:pointer;padding:.3rem 0}"
+        ".b2l pre{overflow-x:auto;font-size:.85em}"
+        ".b2l summary{cursor:pointer;display:list-item;padding:.3rem 0}"
+        ".b2l td{text-align:left!important;padding:.15rem .6rem}"
         ".b2l-verdict{border-left:.3rem solid var(--b2l-muted);padding:.4rem .9rem;margin:.5rem 0}"
         ".b2l-verdict p{margin:.35rem 0}.b2l-passed{border-color:var(--b2l-value)}"
         ".b2l-failed{border-color:var(--b2l-key)}" + code
@@ -87,7 +93,11 @@ class Picture:
         return f"Picture: {self.alt}"
 
     def _repr_html_(self) -> str:
-        return styled(self.svg)
+        width = int(re.search(r'width="(\d+)"', self.svg)[1])
+        if width <= WIDEST_ON_A_PHONE:
+            return styled(self.svg)
+        scroller = f'<div class="b2l-wide" tabindex="0" role="group" aria-label="{PICTURE_HINT}">'
+        return styled(f"{scroller}{self.svg}</div>")
 
 
 def panel(n: int = 1, *, width: float = 4.8, height: float = 2.8, **subplots):
@@ -184,19 +194,19 @@ def shapes(*steps, ax=None):
     A segment is as long as the logarithm of its size, so a bar of the same length holds as many
     numbers, and splitting an axis of 512 into 8 x 64 is seen to fit exactly.
     """
-    ax = panel(width=5.4, height=0.62 * len(steps) + 0.2) if ax is None else ax
+    ax = panel(width=5.2, height=0.62 * len(steps) + 0.2) if ax is None else ax
     longest = max(sum(np.log2(max(s, 1.6)) for s in axes.values()) for _, axes in steps)
     roles = [role for role in PALETTE if role != "muted"]
     letters = list(dict.fromkeys(letter for _, axes in steps for letter in axes))
     for row, (label, axes) in enumerate(steps):
         x = 0.0
-        ax.text(-0.02, row + 0.4, label, ha="right", va="center", family="monospace", size=9)
+        ax.text(-0.02, row + 0.4, label, ha="right", va="center", family="monospace", size=10)
         for letter, size in axes.items():
             w = np.log2(max(size, 1.6)) / longest
             role = COLORS[roles[letters.index(letter) % len(roles)]]
             ax.add_patch(matplotlib.patches.Rectangle((x, row), w, 0.8, fc=role, alpha=0.22, lw=0))
             ax.add_patch(matplotlib.patches.Rectangle((x, row), w, 0.8, fill=False, ec=role, lw=1))
-            ax.text(x + w / 2, row + 0.4, f"{letter} {size}", ha="center", va="center", size=9.5)
+            ax.text(x + w / 2, row + 0.4, f"{letter} {size}", ha="center", va="center", size=10.5)
             x += w
     ax.set(xlim=(-0.55, 1.01), ylim=(len(steps), -0.1))
     ax.axis("off")

@@ -7,6 +7,7 @@
 A chapter is named by its number or by any unambiguous beginning of its file name.
 """
 
+import re
 import shutil
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from pybtex.database import parse_file
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS, WORK = ROOT / "chapters", ROOT / "work"
@@ -68,12 +70,38 @@ def outputs(names: list[str]) -> None:
         print(f"{path.name}: {time.perf_counter() - start:.1f} s")
 
 
+def citations() -> dict[str, str]:
+    """Citation key -> a Markdown link such as [Shannon 1948](...), from references.bib."""
+    links = {}
+    for key, entry in parse_file(str(ROOT / "references.bib")).entries.items():
+        names = [" ".join(person.last_names) for person in entry.persons["author"]]
+        who = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else ""
+        text = f"{who or names[0] + ' et al.'} {entry.fields['year']}"
+        links[key] = f"[{text}]({entry.fields['url']})"
+    return links
+
+
+def without_roles(text: str, links: dict[str, str]) -> str:
+    """Markdown with what only the site can resolve, citations and API links, said plainly."""
+    text = re.sub(r"\{cite:t\}`([^`]+)`", lambda m: cited(m[1], links, " and "), text)
+    text = re.sub(r"\{cite:p\}`([^`]+)`", lambda m: f"({cited(m[1], links, '; ')})", text)
+    text = re.sub(r"\{py:\w+\}`([^`<]+) <[^`]+>`", r"\1", text)
+    return re.sub(r"\{py:\w+\}`~?([^`]+)`", r"`\1`", text)
+
+
+def cited(keys: str, links: dict[str, str], between: str) -> str:
+    return between.join(links[key.strip()] for key in keys.split(","))
+
+
 def copy(path: Path) -> None:
     """The chapter in work/, without outputs: they are the reader's to make."""
     notebook = nbformat.read(path, as_version=4)
+    links = citations()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+        else:
+            cell.source = without_roles(cell.source, links)
     WORK.mkdir(exist_ok=True)
     nbformat.write(notebook, WORK / path.name)
     print(f"work/{path.name}: a fresh copy")
