@@ -14,6 +14,7 @@ import inspect
 import io
 import re
 import textwrap
+import unicodedata
 
 import matplotlib
 import numpy as np
@@ -211,6 +212,81 @@ def shapes(*steps, ax=None):
     ax.set(xlim=(-0.55, 1.01), ylim=(len(steps), -0.1))
     ax.axis("off")
     return ax
+
+
+# Characters that leave no mark of their own, as the ones that stand for them.
+MARKS = {i: chr(0x2400 + i) for i in range(32)} | str.maketrans(" \n\t", "·⏎⇥")
+
+
+def visible(token: str | bytes) -> str:
+    r"""A token as a figure prints it: white space has marks, part of a character is its bytes.
+
+    >>> visible(" low\n"), visible(b" \xf0\x9f")
+    ('·low⏎', '·F0 9F')
+    """
+    if isinstance(token, bytes):
+        token = token.decode("utf-8", "surrogateescape")  # what is not UTF-8 becomes \udc80-\udcff
+    return re.sub(
+        r"[\udc80-\udcff]+",
+        lambda cut: cut[0].encode("utf-8", "surrogateescape").hex(" ").upper(),
+        token.translate(MARKS),
+    )
+
+
+def tokens(pieces, *, ids=None, note="") -> Picture:
+    """Tokens (strings or bytes) as a line of boxes in two tints, wrapped into rows of 460 pixels.
+
+    `ids` stand under the boxes, `note` above them. Arabic and Hebrew run from right to left.
+    """
+    labels, below = [visible(piece) for piece in pieces], list(map(str, ids or []))
+    to_left, step, boxes = _runs_to_left(pieces), 47 if below else 30, []
+    x, y = 1.0, 24 if note else 2
+    for i, label in enumerate(labels):
+        if cells(label) > 50:
+            label = label[:24] + "…"
+        id_width = 7.5 * len(below[i]) if below else 0
+        width = max(8.5 * cells(label), id_width) + 7
+        if x + width > 459 or (i and labels[i - 1].endswith("⏎")):
+            x, y = 1.0, y + step
+        left = 460 - x - width if to_left else x
+        look = f'"var(--b2l-{("output", "position")[i % 2]})"'
+        boxes.append(
+            f'<rect x="{left:g}" y="{y}" width="{width:g}" height="24" rx="4" stroke={look} '
+            f'fill={look} fill-opacity=".16"/>' + _mono(left + width / 2, y + 17, 14, label)
+        )
+        if below:
+            boxes.append(_mono(left + width / 2, y + 38, 12, below[i]))
+        x += width + 3
+    alt = f"{note}: " * bool(note) + f"{len(labels)} tokens: {' | '.join(labels)}"
+    alt += f"; ids {', '.join(below)}" if below else ""
+    head = f'<text x="1" y="14" font-size="13" fill="currentColor">{html.escape(note)}</text>'
+    size = f'width="460" height="{y + step}" viewBox="0 0 460 {y + step}"'
+    svg = f'<svg role="img" aria-label="{html.escape(alt)}" {size}>{head}{"".join(boxes)}</svg>'
+    return Picture(svg, alt)
+
+
+def cells(text: str) -> int:
+    """How many columns of a monospaced font `text` takes: 2 for wide characters, 0 for marks."""
+    marks = [unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text]
+    wide = [unicodedata.east_asian_width(c) in "WF" for c in text]
+    return sum(0 if m else 1 + w for m, w in zip(marks, wide))
+
+
+def _runs_to_left(pieces) -> bool:
+    """Whether the first letter, put together from its bytes, is Arabic, Hebrew or their kin."""
+    joined = b"".join(p if isinstance(p, bytes) else p.encode() for p in pieces)
+    kinds = map(unicodedata.bidirectional, joined.decode("utf-8", "ignore"))
+    return next((kind for kind in kinds if kind in ("L", "R", "AL")), "L") != "L"
+
+
+def _mono(x: float, y: float, size: int, text: str) -> str:
+    """Monospaced SVG text around `x`; the theme's font is `!important`, so this must be, too."""
+    style = "font-family:'DejaVu Sans Mono',Menlo,Consolas,monospace!important"
+    style += ";direction:rtl" if _runs_to_left([text]) else ""
+    return (
+        f'<text x="{x:g}" y="{y}" font-size="{size}" text-anchor="middle" fill="currentColor" '
+        f'style="{style}">{html.escape(text)}</text>'
+    )
 
 
 class Code(str):

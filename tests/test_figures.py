@@ -1,13 +1,14 @@
 """lib/figures.py: the palette can be seen, SVG follows the theme, quotes are live."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lib import figures
-from lib.figures import COLORS, INK, PALETTE, matrix, panel, picture, shapes, source
+from lib.figures import COLORS, INK, PALETTE, matrix, panel, picture, shapes, source, tokens
 
 # the page's background, light and dark, of the theme and of JupyterLab
 BACKGROUNDS = [("#ffffff", 0), ("#121212", 1), ("#111111", 1)]
@@ -103,3 +104,49 @@ def test_a_folded_code_does_not_give_itself_away_in_text():
     assert "secret" not in repr(code)
     assert "<details>" in code._repr_html_()
     assert "secret" in code._repr_html_()
+
+
+def box(svg):
+    """Left edge, top and width of each token's box."""
+    return [
+        tuple(map(float, b)) for b in re.findall(r'<rect x="(.*?)" y="(.*?)" width="(.*?)"', svg)
+    ]
+
+
+def test_tokens_show_white_space_cut_characters_ids_and_the_note():
+    made = tokens(
+        [" low", "est\n", "é".encode()[:1], b"\xa9!"], ids=[7, 8, 300, 301], note="Two <b>"
+    )
+    for text in (">·low<", ">est⏎<", ">C3<", ">A9!<", ">300<", ">Two &lt;b&gt;<"):
+        assert text in made.svg
+    assert made.alt == "Two <b>: 4 tokens: ·low | est⏎ | C3 | A9!; ids 7, 8, 300, 301"
+    assert 'aria-label="Two &lt;b&gt;: 4 tokens' in made.svg
+
+
+def test_tokens_wrap_into_rows_inside_the_picture():
+    svg = tokens(["token", "港の古い灯", "x" * 100] * 12).svg
+    boxes = box(svg)
+    assert all(x >= 1 and x + width <= 459 for x, _, width in boxes)
+    for (x, y, width), (right, below, _) in pairwise(boxes):
+        assert (below == y and right > x + width) or (below > y and right == 1)
+    assert float(re.search(r'height="(\d+)" viewBox', svg)[1]) > boxes[-1][1] + 24
+
+
+def test_neighbouring_tokens_differ_and_a_line_ends_its_row():
+    svg = tokens(["a", "b\n", "c"]).svg
+    looks = re.findall(r'<rect[^>]*stroke="(.*?)"', svg)
+    assert looks[0] != looks[1]
+    assert [y for _, y, _ in box(svg)] == [2, 2, 32]
+
+
+def test_tokens_of_arabic_run_from_right_to_left_even_where_letters_are_cut():
+    data = "ضوء قديم".encode()
+    for pieces in (["ضوء", " قديم"], [data[:1], data[1:]], [" ", "שלום"]):
+        (first, *_), (second, *_) = box(tokens(pieces).svg)
+        assert first > second
+    (first, *_), (second, *_) = box(tokens(["low", "ضوء"]).svg)
+    assert first < second
+
+
+def test_no_tokens_are_an_empty_line():
+    assert tokens([]).alt == "0 tokens: "

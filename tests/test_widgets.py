@@ -1,10 +1,14 @@
 """lib/widgets: every setting has its frame, the kernel redraws, and both have a text form."""
 
+import json
+
 import ipywidgets
 import pytest
 
-from lib.figures import matrix, picture
-from lib.widgets import explore, scrub
+from lib.data import TEXTS
+from lib.figures import matrix, picture, tokens
+from lib.tokenizer import GPT4_PATTERN, BPETokenizer, ByteTokenizer
+from lib.widgets import explore, scrub, token_explorer
 
 
 def cell(n, times=1):
@@ -78,3 +82,53 @@ def test_explore_tells_a_page_without_a_kernel_what_is_missing():
 def test_explore_refuses_what_is_no_control():
     with pytest.raises(ValueError, match="no control for t"):
         explore(lambda t: t, t=object())
+
+
+def explorer(text="low", **settings):
+    return token_explorer(
+        BPETokenizer.train("low low low lower lowest", 259, **settings), text=text, alt="t"
+    )
+
+
+def test_a_token_explorer_holds_all_that_encoding_needs():
+    piece = explorer(special_tokens=["<|end|>"])
+    assert repr(piece) == "TokenExplorer: t"
+    assert (piece.text, piece.pattern, piece.special) == ("low", "gpt2", ["<|end|>"])
+    assert [piece.byte_ids[b] for b in b"! "] == [0, 220]
+    assert (piece.merges, piece.made) == ("75 78 256 86", [[256, 2]])
+    assert explorer(pattern=GPT4_PATTERN).pattern == "gpt4"
+
+
+def test_ids_of_merges_may_have_gaps_where_special_tokens_are():
+    trained = BPETokenizer.train("low low low lower lowest", 259)
+    ranks = {token: i + (i >= 257) for token, i in trained.ranks.items()}
+    piece = token_explorer(BPETokenizer(ranks, special_tokens={"<|x|>": 257}), text="", alt="t")
+    assert (piece.merges, piece.made) == ("75 78 256 86 220 258", [[256, 1], [258, 2]])
+
+
+def test_two_thousand_merges_are_sent_in_less_than_thirty_thousand_characters():
+    text = "".join(p.read_text(encoding="utf-8") for p in sorted(TEXTS.glob("*.txt")))
+    piece = token_explorer(BPETokenizer.train(text, 2256), text="", alt="t")
+    assert len(piece.merges.split()) == 4000
+    assert len(json.dumps([piece.merges, piece.made, piece.byte_ids])) < 30_000
+
+
+def test_a_token_explorer_says_what_it_cannot_show():
+    with pytest.raises(TypeError, match="a BPETokenizer, not a ByteTokenizer"):
+        token_explorer(ByteTokenizer(), text="a", alt="t")
+    with pytest.raises(ValueError, match="GPT2_PATTERN and GPT4_PATTERN"):
+        explorer(pattern=r"\S+|\s+")
+    with pytest.raises(ValueError, match="surrogate"):
+        explorer("a\ud83d")
+    with pytest.raises(ValueError, match="alternative text"):
+        token_explorer(BPETokenizer.train("low", 257), text="", alt=" ")
+
+
+def test_frames_of_tokens_can_be_scrubbed():
+    def draw(merges):
+        ours = BPETokenizer.train("low low low lower", 256 + merges)
+        return tokens([ours.decode_bytes([i]) for i in ours.encode("low low")])
+
+    piece = scrub(draw, alt="merges", merges=[0, 1, 2, 3])
+    assert piece.frames[0]["alt"] == "7 tokens: l | o | w | · | l | o | w"
+    assert piece.frames[3]["alt"] == "2 tokens: low | ·low"

@@ -1,8 +1,9 @@
 """The interactive pieces, each a Python file and a JavaScript module of the same name.
 
-    piece      what all of them share: the base class and its look
-    scrubber   pre-drawn frames over any number of axes; redrawn live where there is a kernel
-    live       sliders around a real function of `lib`, for where there is a kernel
+    piece            what all of them share: the base class and its look
+    scrubber         pre-drawn frames over any number of axes; redrawn live where there is a kernel
+    token_explorer   any text cut into tokens as it is typed; `bpe.js` is its encoder
+    live             sliders around a real function of `lib`, for where there is a kernel
 
 A piece is one object in both places. JupyterLab draws it as a live widget; on the static page
 `_static/widgets.js` draws the same module from the state stored in the page, without a kernel.
@@ -10,5 +11,6 @@ A piece is one object in both places. JupyterLab draws it as a live widget; on t
 
 from lib.widgets.live import explore
 from lib.widgets.scrubber import scrub
+from lib.widgets.token_explorer import token_explorer
 
-__all__ = ["explore", "scrub"]
+__all__ = ["explore", "scrub", "token_explorer"]
