@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import random
 import re
 import time
+from collections import Counter, OrderedDict, defaultdict
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from lib import checks
 from lib.checks import EXERCISES
+from lib.checks.compare import where_they_differ
 from lib.checks.framework import Choice, Exercise, exercise, kind_of, to_numpy
 from lib.checks.record import load
 
@@ -48,6 +51,12 @@ def test_the_solution_runs_by_itself_and_passes(ex):
     space = {}
     exec(ex.solution(), space)
     assert ex(space[ex.name]).status == "passed", ex(space[ex.name]).message
+
+
+@ALL
+def test_a_solution_shows_nothing_of_the_check(ex):
+    assert "import exercise" not in ex.solution()
+    assert ex.cases.__name__ not in ex.solution()
 
 
 @ALL
@@ -228,6 +237,98 @@ def test_what_an_answer_prints_is_shown_once(capsys):
     assert capsys.readouterr().out == "hello\n"
 
 
+def counts():
+    return [({"a": 1, "b": 2},), ({"a": 3},)]
+
+
+@exercise(title="Turn a dict around", difficulty="easy", minutes=1, cases=counts)
+def in_pairs(d):
+    return {(key, n): n for key, n in d.items()}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda d: Counter(in_pairs.solve(d)),
+        lambda d: defaultdict(int, in_pairs.solve(d)),
+        lambda d: OrderedDict(reversed(in_pairs.solve(d).items())),
+        lambda d: {(key, n): np.int64(n) for key, n in d.items()},
+    ],
+)
+def test_a_counter_in_any_order_is_as_good_as_a_dict(answer):
+    assert in_pairs(answer).status == "passed", in_pairs(answer).message
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda d: list(in_pairs.solve(d).items()), "Expected a dict of length 2, got a list"),
+        (lambda d: {("a", 1): 1}, r"\('b', 2\) is missing: expected 2 for it"),
+        (lambda d: {**in_pairs.solve(d), "c": 0}, "'c' should not be there; yours gives it 0"),
+        (lambda d: dict.fromkeys(in_pairs.solve(d), 1), r"For \('b', 2\) expected 2, got 1"),
+        (lambda d: d.clear() or {}, "changes its input"),
+    ],
+)
+def test_a_dict_is_told_which_key_is_wrong(answer, words):
+    assert re.search(words, in_pairs(answer).message), in_pairs(answer).message
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "words"),
+    [
+        (["a", "b"], ["a"], "Expected ['a', 'b'], got ['a']."),
+        (["a", "b"], "ab", "Expected a list of length 2, got the text 'ab'."),
+        ("ab", b"ab", "Expected the text 'ab', got the bytes b'ab'."),
+        (["a"] * 50, ["a"] * 49 + ["b"], "50 items, got 50; at [49] expected 'a', yours 'b'."),
+        (["a"] * 50, ["a"] * 49, "50 items, got 49; at [49] expected 'a', yours no more."),
+        ([("a", "b")], (["a", "b"],), ""),
+        ("ab", np.str_("ab"), ""),
+    ],
+)
+def test_texts_and_lists_are_compared_item_by_item(expected, got, words):
+    said = where_they_differ(expected, got, [], 1e-5)
+    assert words in said
+    assert bool(words) == bool(said)
+
+
+def test_an_iterator_is_asked_to_become_a_list():
+    assert (
+        "something of type map, whose items come only once"
+        in in_pairs(lambda d: map(str, d)).message
+    )
+
+
+def not_a_divisor(out, n):
+    return (
+        "" if isinstance(out, int) and 1 < out < n and n % out == 0 else f"{out} does not divide."
+    )
+
+
+@exercise(
+    title="Any divisor",
+    difficulty="easy",
+    minutes=1,
+    cases=lambda: [(12,), (35,), (30,)],
+    judge=not_a_divisor,
+)
+def divisor(n):
+    return next(d for d in range(2, n) if n % d == 0)
+
+
+@divisor.wrong("Only even numbers were tried.")
+def even_divisor(n):
+    return next((d for d in range(2, n, 2) if n % d == 0), 2)
+
+
+def test_where_many_outputs_are_right_the_judge_decides():
+    assert divisor(lambda n: n // divisor.solve(n)).status == "passed"
+    assert (
+        divisor(lambda n: random.choice([d for d in range(2, n) if n % d == 0])).status == "passed"
+    )
+    assert "35 does not divide." in divisor(lambda n: 35).message
+    assert divisor(lambda n: {12: 6, 35: 2, 30: 10}[n]).message == "Only even numbers were tried."
+
+
 @exercise(
     title="A letter",
     difficulty="easy",
@@ -249,6 +350,7 @@ def letter():
         (None, "failed", "one letter of a, b; got None"),
         (spin, "failed", "one letter"),
         (..., "not attempted", "in place of"),
+        (lambda: ..., "not attempted", "in place of"),
     ],
 )
 def test_each_letter_gets_its_own_explanation(answer, status, words):

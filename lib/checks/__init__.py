@@ -1,20 +1,21 @@
 """The exercises: `checks.<chapter>.<exercise>(answer)` tells what is right and what went wrong.
 
-    framework   how a check works; `Verdict` and `Exercise`
-    compare     comparing values, and saying where they part
-    record      what a reader has done, from one day to the next
-    warm_up     chapter 0
+    framework     how a check works; `Verdict` and `Exercise`
+    compare       comparing values, and saying where they part
+    record        what a reader has done, from one day to the next
+    warm_up       chapter 0
+    tokenization  chapter 1
 
 `EXERCISES` holds every exercise under "chapter.exercise".
 """
 
-from lib.checks import warm_up
+from lib.checks import tokenization, warm_up
 from lib.checks.framework import Exercise, Verdict
 from lib.checks.record import Progress, load
 
-__all__ = ["EXERCISES", "Exercise", "Verdict", "progress", "warm_up"]
+__all__ = ["EXERCISES", "Exercise", "Verdict", "progress", "tokenization", "warm_up"]
 
-CHAPTERS = (warm_up,)
+CHAPTERS = (warm_up, tokenization)
 EXERCISES: dict[str, Exercise] = {
     thing.key: thing
     for chapter in CHAPTERS

@@ -1,5 +1,7 @@
 """Comparing an answer with what was expected, and saying in words where they part."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -7,10 +9,16 @@ def same(expected, got, tol: float) -> bool:
     """Whether two values agree: whole numbers exactly, others within `tol`.
 
     The tolerance is relative and absolute. Arrays need the same shape; a tuple and a list of
-    the same things agree; text and bytes do not.
+    the same things agree, and so do a dict and a Counter; text and bytes do not.
     """
-    if isinstance(expected, str | bytes | dict | set) or expected is None:
-        return type(expected) is type(got) and expected == got
+    if isinstance(expected, Mapping):
+        return (
+            isinstance(got, Mapping)
+            and expected.keys() == got.keys()
+            and all(same(value, got[key], tol) for key, value in expected.items())
+        )
+    if isinstance(expected, str | bytes | set) or expected is None:
+        return isinstance(got, type(expected)) and expected == got
     if isinstance(expected, tuple | list):
         if is_numeric(expected) and is_numeric(got) and not isinstance(got, tuple | list):
             return same(np.asarray(expected), got, tol)
@@ -38,6 +46,11 @@ def is_numeric(value) -> bool:
         return False
 
 
+def is_listing(value) -> bool:
+    """Whether a value is to be compared item by item: a text, a list of texts, an empty list."""
+    return not is_numeric(value) or (isinstance(value, list | tuple) and not value)
+
+
 def describe(value) -> str:
     """A value in a few words, for messages.
 
@@ -52,11 +65,15 @@ def describe(value) -> str:
         return str(value)
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
+    if isinstance(value, bytes):
+        return f"the bytes {value[:40]!r}"
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, int | float):
         return f"the number {value}"
-    if isinstance(value, list | tuple | dict | set):
+    if isinstance(value, dict):
+        return f"a dict of length {len(value)}"
+    if isinstance(value, list | tuple | set):
         return f"a {kind.__name__} of length {len(value)}"
     return f"something of type {kind.__name__}"
 
@@ -74,13 +91,36 @@ def where_they_differ(expected, got, axes, tol: float) -> str:
     return f"{share}; the first at ({place}): expected {e[first]:.6g}, yours {g[first]:.6g}."
 
 
+def first_key_that_differs(expected, got, tol: float) -> str:
+    for key, value in expected.items():
+        if key not in got:
+            return f"{brief(key)} is missing: expected {brief(value)} for it."
+        if not same(value, got[key], tol):
+            return f"For {brief(key)} expected {brief(value)}, got {brief(got[key])}."
+    extra = next(key for key in got if key not in expected)
+    return f"{brief(extra)} should not be there; yours gives it {brief(got[extra])}."
+
+
+def first_item_that_differs(expected, got, tol: float) -> str:
+    pairs = enumerate(zip(expected, got))
+    i = next((i for i, (e, g) in pairs if not same(e, g, tol)), min(len(expected), len(got)))
+    e, g = (brief(items[i]) if i < len(items) else "no more" for items in (expected, got))
+    return f"Expected {len(expected)} items, got {len(got)}; at [{i}] expected {e}, yours {g}."
+
+
 def different_form(expected, got, axes) -> str:
     """What is wrong with the kind or the shape of an answer, or ""."""
-    if isinstance(got, Exception) or not is_numeric(expected):
+    if isinstance(got, Exception):
         return ""
+    if is_listing(expected):
+        kinds = (Mapping, list | tuple, str, bytes)
+        right = all(isinstance(got, kind) for kind in kinds if isinstance(expected, kind))
+        return "" if right else f"Expected {describe(expected)}, got {describe(got)}."
     if not is_numeric(got):
         return f"Expected {describe(expected)}, got {describe(got)}."
     e, g = np.asarray(expected), np.asarray(got)
+    if e.ndim == 0 and g.ndim:
+        return f"Expected one number, got {describe(got)}."
     if e.shape != g.shape:
         named = f"({', '.join(axes)}) = " if len(axes) == e.ndim and axes else ""
         return f"Expected shape {named}{e.shape}, got {g.shape}."

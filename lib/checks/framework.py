@@ -1,7 +1,8 @@
 """How a check works: run the answer safely, compare, and name the mistake.
 
 An exercise is its solution under `@exercise(...)`, other right answers under `@name.right`, known
-mistakes under `@name.wrong("what to say")`, and properties under `@name.property("what holds")`:
+mistakes under `@name.wrong("what to say")`, and properties under `@name.property("what holds")`.
+Where many outputs are right, `judge=` decides in place of the comparison with the solution's:
 
     @exercise(title="Row sums", difficulty="easy", minutes=3, cases=some_matrices, axes="T")
     def row_sums(x):
@@ -163,12 +164,13 @@ class Exercise:
         hints: tuple = (),
         tol: float = 1e-5,
         canonical: Callable | None = None,  # brings equivalent results to one form
+        judge: Callable | None = None,  # (out, *args) -> what is wrong, or "": many are right
     ):
         self.solve, self.name = solve, solve.__name__
         self.chapter = solve.__module__.rpartition(".")[2]
         self.title, self.difficulty, self.minutes = title, difficulty, minutes
         self.cases, self.axes, self.hints, self.tol = cases, axes.split(), tuple(hints), tol
-        self.canonical = canonical or (lambda out: out)
+        self.canonical, self.judge = canonical or (lambda out: out), judge
         self.mistakes: list[tuple[str, Callable]] = []
         self.rights: list[Callable] = []
         self.properties: list[tuple[str, Callable]] = []
@@ -284,6 +286,12 @@ class Exercise:
                 self._explain(args, out)
         return Verdict(PASSED, f"Right on all {len(cases)} cases.", self)
 
+    def _flaw(self, args, expected, got, only_form=False) -> str:
+        """What is wrong with one output, or "": the exercise's own judge decides, if it has one."""
+        if self.judge:
+            return self.judge(got, *args)
+        return where_they_differ(expected, got, self.axes, self.tol, only_form)
+
     def _plain(self, function, args):
         """What a function of our own gives on a case, or the exception it raises."""
         try:
@@ -321,13 +329,18 @@ class Exercise:
                 )
             if outs[0] is ...:
                 raise Trouble("There is still a `...` to replace.", NOT_ATTEMPTED)
+            if isinstance(outs[0], Iterator):
+                raise Trouble(
+                    f"Your function gave {describe(outs[0])}, whose items come only once. Put them "
+                    "in a list: `list(...)`."
+                )
             if not outs[1:] and not same(to_numpy(before), to_numpy(given), 0):
                 raise Trouble(
-                    "Your function changes its input. Whoever called it still needs that array: "
-                    "compute a new one (`x = x - 1`, not `x -= 1`)."
+                    "Your function changes its input, which whoever called it still needs. Make a "
+                    "new one (`x = x - 1`, not `x -= 1`), or begin with a copy."
                 )
         first, again = (self.canonical(to_numpy(out)) for out in outs)
-        if not same(first, again, 0):
+        if not self.judge and not same(first, again, 0):
             raise Trouble("Two calls with the same input gave two answers. What differs: a "
                           "random number, or something kept from call to call?")  # fmt: skip
         return first
@@ -337,7 +350,10 @@ class Exercise:
         for message, mistake in self.mistakes:
             theirs = [self._plain(mistake, args) for args in cases]
             always_raises = all(isinstance(t, Exception) for t in theirs)
-            if all(alike(t, o, self.tol, by_text=always_raises) for t, o in zip(theirs, outs)):
+            if all(
+                alike(t, o, self.tol, by_text=always_raises) or self._both_right(args, t, o)
+                for args, t, o in zip(cases, theirs, outs)
+            ):
                 raise Trouble(message)
 
     def _explain(self, args, out) -> None:
@@ -369,10 +385,11 @@ class Choice(Exercise):
         )
 
     def _check(self, answer) -> Verdict:
+        if not is_stub(answer):
+            with contextlib.suppress(Exception, TimeUp, SystemExit), time_limit(self.seconds):
+                answer = called(answer)
         if answer is ... or is_stub(answer):
             return Verdict(NOT_ATTEMPTED, "Put the letter of your answer in place of `...`.", self)
-        with contextlib.suppress(Exception, TimeUp, SystemExit), time_limit(self.seconds):
-            answer = answer() if callable(answer) else answer
         letter = answer.strip(" ().").lower() if isinstance(answer, str) else None
         if letter not in self.options:
             letters = ", ".join(self.options)
@@ -386,6 +403,14 @@ class Choice(Exercise):
 def exercise(**settings) -> Callable[[Callable], Exercise]:
     """Makes the solution under it an `Exercise`; with `options=`, a `Choice`."""
     return lambda solve: (Choice if "options" in settings else Exercise)(solve, **settings)
+
+
+def called(answer):
+    """What an answer gives if it is a function, `...` where it is a stub that raises; or itself."""
+    try:
+        return answer() if callable(answer) else answer
+    except NotImplementedError:
+        return ...
 
 
 def is_stub(answer) -> bool:
@@ -460,7 +485,7 @@ def show(value) -> str:
             return describe(value)
         return np.array2string(value, precision=4, separator=", ").replace("\n", " ")
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def what_was_raised(error: BaseException, args) -> str:
@@ -478,6 +503,7 @@ def source_of(function: Callable) -> str:
     text = textwrap.dedent(inspect.getsource(function))
     node = ast.parse(text).body[0]
     body = "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno])
+    node.decorator_list = []  # what `@exercise(...)` names is not the reader's concern
     wanted = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
     imports = []
     for name in sorted(wanted & function.__globals__.keys()):
