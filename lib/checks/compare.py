@@ -80,7 +80,11 @@ def describe(value) -> str:
 
 def where_they_differ(expected, got, axes, tol: float) -> str:
     """What separates an answer from the expected value, given that their form is the same."""
-    if not is_numeric(expected) or np.ndim(expected) == 0:
+    if isinstance(expected, Mapping):
+        return first_key_that_differs(expected, got, tol)
+    if is_listing(expected) or np.ndim(expected) == 0:
+        if isinstance(expected, list | tuple) and max(len(repr(expected)), len(repr(got))) > 100:
+            return first_item_that_differs(expected, got, tol)
         return f"Expected {brief(expected)}, got {brief(got)}."
     e, g = np.asarray(expected), np.asarray(got)
     with np.errstate(invalid="ignore"):

@@ -32,7 +32,7 @@ import threading
 import traceback
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -280,17 +280,30 @@ class Exercise:
                     outs.append(trouble)
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if not all(same(self._plain(self.solve, a), o, self.tol) for a, o in zip(cases, outs)):
+            flaws = [self._flaw(args, out) for args, out in zip(cases, outs)]
+            if any(flaws):
                 self._diagnose(cases, outs)
-            for args, out in zip(cases, outs):
-                self._explain(args, out)
+                flaw, out = next((f, o) for f, o in zip(flaws, outs) if f)
+                raise out if isinstance(out, Trouble) else Trouble(flaw)
         return Verdict(PASSED, f"Right on all {len(cases)} cases.", self)
 
-    def _flaw(self, args, expected, got, only_form=False) -> str:
-        """What is wrong with one output, or "": the exercise's own judge decides, if it has one."""
+    def _flaw(self, args, out) -> str:
+        """What is wrong with one output, or "": its form first, then properties, then values."""
+        if isinstance(out, Trouble):
+            return out.message
+        given = f"\n\nInput: {self._show(args)}"
         if self.judge:
-            return self.judge(got, *args)
-        return where_they_differ(expected, got, self.axes, self.tol, only_form)
+            flaw = self.judge(out, *args)
+            return flaw and flaw + given
+        expected = self._plain(self.solve, args)
+        right = same(expected, out, self.tol)
+        if not right and (form := different_form(expected, out, self.axes)):
+            return form + given
+        seen = np.asarray(out) if isinstance(expected, np.ndarray) else out
+        for message, holds in self.properties:
+            if not safely(holds, seen, *args):
+                return f"{message}{given}\nYours: {show(out)}"
+        return "" if right else where_they_differ(expected, out, self.axes, self.tol) + given
 
     def _plain(self, function, args):
         """What a function of our own gives on a case, or the exception it raises."""
@@ -322,11 +335,6 @@ class Exercise:
                 raise Trouble(what_was_raised(error, args), error=error) from None
             if outs[0] is None:
                 raise Trouble("Your function gave None. Is there a `return` at its end?")
-            if isinstance(outs[0], types.GeneratorType | map | zip | filter):
-                raise Trouble(
-                    "Your function gave a generator, which can be read only once. Return what it "
-                    "yields: wrap it in `list(...)` or `np.array(list(...))`."
-                )
             if outs[0] is ...:
                 raise Trouble("There is still a `...` to replace.", NOT_ATTEMPTED)
             if isinstance(outs[0], Iterator):
@@ -356,19 +364,10 @@ class Exercise:
             ):
                 raise Trouble(message)
 
-    def _explain(self, args, out) -> None:
-        """Raises what to say if a case went wrong: its form first, then properties, then values."""
-        if isinstance(out, Trouble):
-            raise out
-        expected, given = self._plain(self.solve, args), f"\n\nInput: {self._show(args)}"
-        if form := different_form(expected, out, self.axes):
-            raise Trouble(form + given)
-        seen = np.asarray(out) if isinstance(expected, np.ndarray) else out
-        for message, holds in self.properties:
-            if not safely(holds, seen, *args):
-                raise Trouble(f"{message}{given}\nYours: {show(out)}")
-        if not same(expected, out, self.tol):
-            raise Trouble(where_they_differ(expected, out, self.axes, self.tol) + given)
+    def _both_right(self, args, *outs) -> bool:
+        """Whether outputs that need not be equal are right, each in its own way."""
+        failed = any(isinstance(out, Exception) for out in outs)
+        return not failed and bool(self.judge) and not any(self.judge(out, *args) for out in outs)
 
     def _show(self, args) -> str:
         names = inspect.signature(self.solve).parameters
@@ -380,9 +379,7 @@ class Choice(Exercise):
 
     def __init__(self, solve, *, options: dict[str, str], **rest):
         super().__init__(solve, cases=lambda: [()], **rest)
-        self.options = (
-            options  # letter -> what to say about it; the right one's is shown on passing
-        )
+        self.options = options  # letter -> what to say about it, the right one's on passing
 
     def _check(self, answer) -> Verdict:
         if not is_stub(answer):
