@@ -41,14 +41,17 @@ def drop_stale_outputs(build: Path) -> None:
 
 def to_restructured_text(app, what, name, obj, options, lines):
     """Code in single backticks, literal stars, and indented blocks, as Sphinx writes them."""
-    for i, line in enumerate(lines):
-        if line.lstrip().startswith(">>>") or line.startswith("    "):
-            continue
-        parts = line.split("`")
-        parts[::2] = [part.replace("*", r"\*") for part in parts[::2]]
-        lines[i] = "``".join(parts)
-        if line.endswith(":") and lines[i + 1 : i + 2] == [""] and lines[i + 2].startswith("   "):
-            lines[i] += ":"
+    made = []
+    for before, line in zip(["", *lines], lines):
+        indented = line.startswith("    ")
+        if indented and not before and not (made[-2:-1] or [""])[0].startswith((" ", ">")):
+            made += ["::", ""]  # a block of its own: shown as it stands
+        if not indented and not line.startswith(">>>"):
+            parts = line.split("`")
+            parts[::2] = [part.replace("*", r"\*") for part in parts[::2]]
+            line = "``".join(parts)
+        made.append(line)
+    lines[:] = made
 
 
 def mend_head(app, pagename, templatename, context, doctree):

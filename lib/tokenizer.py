@@ -11,7 +11,7 @@ pattern, it is GPT-2 (Radford et al. 2019). Training breaks ties as Hugging Face
 and ids are those of `tokenizers` and `tiktoken`. Left out: normalisation, WordPiece and Unigram,
 threads, and what belongs to whoever builds batches (padding, truncation, templates).
 
-The one trick: **a token is a character**. Token 300 is written `chr(300)`; then a word is a string,
+The one trick: a token is a character. Token 300 is written `chr(300)`; then a word is a string,
 a pair of tokens is a string of length 2, and "merge this pair everywhere in the word" is
 `str.replace`, which runs in C, goes from left to right and never overlaps, as BPE wants it.
 """
@@ -61,9 +61,11 @@ class WordTokenizer:
         return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
+        """Return the ids of the words of `text`, 0 for those not seen in training."""
         return [self.ids.get(word, 0) for word in self.split(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
+        """Return the words of `ids`, joined by spaces."""
         return " ".join(_look_up(ids, self.tokens))
 
 
@@ -87,6 +89,7 @@ class CharTokenizer:
         return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
+        """Return the ids of the characters of `text`; raise ValueError for one not seen."""
         unknown = set(text) - set(self.ids)
         _require(
             not unknown,
@@ -96,6 +99,7 @@ class CharTokenizer:
         return [self.ids[character] for character in text]
 
     def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`."""
         return "".join(_look_up(ids, self.tokens))
 
 
@@ -112,9 +116,11 @@ class ByteTokenizer:
     vocab_size = 256
 
     def encode(self, text: str) -> list[int]:
+        """Return the bytes of `text`; raise ValueError for half a surrogate pair."""
         return list(_utf8(text))
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """Return the text of `ids`, U+FFFD in place of what is not UTF-8."""
         return bytes(_look_up(ids, dict(enumerate(range(256))))).decode("utf-8", errors)
 
 
