@@ -594,6 +594,8 @@ def some_texts():
         ("hug pug hug", 50),
         ("st st st st ta ta ta sta", 6),
         ("aaaa aaaa abab", 5),
+        ("Ab ab Ab A-b", 6),
+        ("né né, né", 5),
         (CLASSIC, 16),
     ]
     for vocab_size in (7, 9, 12):
@@ -990,6 +992,8 @@ def some_words_and_ranks():
         ("bcbc", table),
         ("abcd", {("a", "b"): 0, ("c", "d"): 1, ("ab", "c"): 2}),
         ("aaaaa", {("aa", "a"): 1, ("a", "a"): 0}),
+        ("abc", {("b", "c"): 0, ("a", "b"): 1, ("ab", "c"): 2}),
+        ("ABab", {("a", "b"): 5000}),
         ("slowest", classic),
         ("newer", classic),
         ("lowestnewest", classic),
@@ -1324,6 +1328,8 @@ def some_ids():
         65: "日本".encode(),
         256: b"He",
         300: b"llo",
+        301: "\ufeff".encode(),
+        302: b"\r\n",
     }
     sequences = [
         [],
@@ -1337,6 +1343,7 @@ def some_ids():
         [2, 0],
         [0, 7, 7, 2, 1, 2, 4, 0],
         [256, 1],
+        [301, 256, 300, 302, 300],
     ]
     return [(ids, vocab) for ids in sequences]
 
@@ -1548,6 +1555,7 @@ def some_texts_with_specials():
         (f"x{start}y{end}z", [end, start]),
         ("abcd ab", ["ab", "bcd"]),
         ("wait... (a|b)", ["...", "(a|b)"]),
+        ("one\ntwo<s>\r\nthree\n", ["<s>"]),
     ]
     for _ in range(3):
         pieces = rng.choices(["#", "##", "###", " ", "a", " b ", "(+)"], k=14)
@@ -1817,6 +1825,8 @@ def some_streams():
         ([bytes([byte]) for byte in text],),
         ([text[i:j] for i, j in zip([0, *cuts], [*cuts, None])],),
         ([b"\xff", b"\xfe ok", b"\xe6\x97", b"\xff\xe6", b"\x97\xa5"],),
+        ([b"\xc0", b"A\xf5", b"B"],),
+        ([b"\xef\xbb", b"\xbfa"],),
     ]
 
 
@@ -1850,7 +1860,7 @@ def streamed_by_hand(chunks):
         wait = 0
         for n in range(1, min(3, len(rest)) + 1):
             lead = rest[-n]
-            if lead >= 0xC0:
+            if lead >= 0xC2:
                 size = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4 if lead < 0xF5 else 1
                 wait = n if size > n else 0
                 break
@@ -2145,6 +2155,7 @@ def some_documents():
         (["low", "a much longer document of plain words"], [3, 8]),
         (["日本", "nine plain words", "naïve 😀"], [5, 3, 7]),
         (["a b\n", "ab" * 20, "é" * 9], [3, 4, 11]),
+        (["low", "low", "lower"], [1, 1, 3]),
     ]
 
 
