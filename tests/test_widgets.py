@@ -3,12 +3,13 @@
 import json
 
 import ipywidgets
+import numpy as np
 import pytest
 
 from lib.data import TEXTS
 from lib.figures import matrix, picture, tokens
 from lib.tokenizer import GPT4_PATTERN, BPETokenizer, ByteTokenizer
-from lib.widgets import explore, scrub, token_explorer
+from lib.widgets import attention_explorer, explore, scrub, token_explorer
 
 
 def cell(n, times=1):
@@ -132,3 +133,45 @@ def test_frames_of_tokens_can_be_scrubbed():
     piece = scrub(draw, alt="merges", merges=[0, 1, 2, 3])
     assert piece.frames[0]["alt"] == "7 tokens: l | o | w | · | l | o | w"
     assert piece.frames[3]["alt"] == "2 tokens: low | ·low"
+
+
+def attending(words=("a", "fluffy", "dog"), q=(2, 1), k=((2, -1), (3, 0), (0, 3)), v=None, **more):
+    v = np.eye(3, 2) if v is None else v
+    return attention_explorer(words, q, k, v, **{"alt": "a dog", **more})
+
+
+def test_an_attention_explorer_holds_the_vectors_as_they_were_given():
+    piece = attending(query_of="dog", chosen=1, key_axes=("describes", "names"))
+    assert repr(piece) == "AttentionExplorer: a dog"
+    assert (piece.words, piece.query_of) == (["a", "fluffy", "dog"], "dog")
+    assert (piece.q, piece.k) == ([2, 1], [[2, -1], [3, 0], [0, 3]])
+    assert piece.v == [[1, 0], [0, 1], [0, 0]]
+    assert (piece.temperature, piece.chosen) == (2**0.5, 1)
+    assert (piece.key_axes, piece.value_axes) == (["describes", "names"], [])
+    assert attending().chosen is None
+
+
+def test_the_state_of_an_attention_explorer_is_small():
+    assert len(json.dumps(attending().get_state())) < 30_000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"words": "a fluffy dog"}, r"got 'a fluffy dog': try \['a', 'fluffy', 'dog'\]"),
+        ({"words": []}, "at least one word"),
+        ({"q": [2, 1, 0]}, r"q must have shape \(2,\): got \(3,\)"),
+        ({"k": np.eye(2)}, r"k must have shape \(3, 2\), a row for each of 3 words: got \(2, 2\)"),
+        ({"v": np.eye(3)}, r"v must have shape \(3, 2\), a row for each of 3 words: got \(3, 3\)"),
+        ({"q": [2, np.nan]}, r"q must hold finite numbers: got \[2.0, nan\]"),
+        ({"temperature": 0}, "temperature must be a positive number, got 0"),
+        ({"temperature": np.inf}, "temperature must be a positive number, got inf"),
+        ({"chosen": 3}, r"chosen must be None, for the query, or in 0..2: got 3"),
+        ({"value_axes": ["x"]}, r"value_axes names 2 axes, or none: got \['x'\]"),
+        ({"key_axes": "up"}, "key_axes names 2 axes, or none: got 'up'"),
+        ({"alt": " "}, "alternative text"),
+    ],
+)
+def test_an_attention_explorer_says_what_does_not_fit(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        attending(**wrong)
