@@ -223,6 +223,16 @@ def test_inputs_are_of_the_kind_that_the_answer_is_written_for():
     assert to_numpy([torch.ones(1), (torch.zeros(2, dtype=torch.bfloat16),)])[1][0].dtype == "f4"
 
 
+def test_a_mistake_that_raises_is_known_in_torch_too():
+    verdict = EXERCISES["warm_up.center_rows"](lambda x: x - torch.mean(x, dim=1))
+    assert "`keepdims=True` gives (T, 1)" in verdict.message
+
+
+def test_a_place_without_named_axes_is_told_in_numbers():
+    said = where_they_differ(np.zeros((2, 3)), np.eye(2, 3), [], 1e-5)
+    assert "2 of 6 numbers differ; the first at (0, 0): expected 0, yours 1." in said
+
+
 def test_a_check_works_in_another_thread_where_there_is_no_alarm():
     from concurrent.futures import ThreadPoolExecutor
 

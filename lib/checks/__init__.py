@@ -5,17 +5,18 @@
     record        what a reader has done, from one day to the next
     warm_up       chapter 0
     tokenization  chapter 1
+    attention     chapter 2
 
 `EXERCISES` holds every exercise under "chapter.exercise".
 """
 
-from lib.checks import tokenization, warm_up
+from lib.checks import attention, tokenization, warm_up
 from lib.checks.framework import Exercise, Verdict
 from lib.checks.record import Progress, load
 
-__all__ = ["EXERCISES", "Exercise", "Verdict", "progress", "tokenization", "warm_up"]
+__all__ = ["EXERCISES", "Exercise", "Verdict", "attention", "progress", "tokenization", "warm_up"]
 
-CHAPTERS = (warm_up, tokenization)
+CHAPTERS = (warm_up, tokenization, attention)
 EXERCISES: dict[str, Exercise] = {
     thing.key: thing
     for chapter in CHAPTERS

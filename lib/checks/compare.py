@@ -90,7 +90,11 @@ def where_they_differ(expected, got, axes, tol: float) -> str:
     with np.errstate(invalid="ignore"):
         wrong = ~np.isclose(g, e, rtol=max(tol, 1e-12), atol=tol, equal_nan=True)
     first = tuple(int(i) for i in np.argwhere(wrong)[0])
-    place = ", ".join(f"{a}={i}" for a, i in zip(axes, first)) if len(axes) == e.ndim else first
+    place = (
+        ", ".join(f"{a}={i}" for a, i in zip(axes, first))
+        if len(axes) == e.ndim
+        else str(first)[1:-1]
+    )
     share = f"{int(wrong.sum())} of {e.size} numbers differ"
     return f"{share}; the first at ({place}): expected {e[first]:.6g}, yours {g[first]:.6g}."
 

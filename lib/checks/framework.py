@@ -463,7 +463,10 @@ def alike(theirs, out, tol, by_text: bool) -> bool:
     """Whether a known mistake and an answer end the same way: equal values, or the same error."""
     if isinstance(theirs, Exception) or isinstance(out, Trouble):
         error = getattr(out, "error", None)
-        return type(theirs) is type(error) and (not by_text or str(theirs) == str(error))
+        if by_text:
+            return type(theirs) is type(error) and str(theirs) == str(error)
+        misfit = isinstance(theirs, ValueError | IndexError)  # for which torch has RuntimeError
+        return type(theirs) is type(error) or (misfit and isinstance(error, RuntimeError))
     return same(theirs, out, tol)
 
 
