@@ -29,6 +29,74 @@ def softmax(z, temperature=1.0, axis=-1):
     return np.divide(e, total, out=np.zeros_like(e), where=total != 0)
 
 
+def attention(q, k, v, mask=None):
+    """Queries q (T, D), keys k (S, D), values v (S, Dv) -> outputs y (T, Dv). One head, no batch.
+
+    y_t = sum_s a_ts v_s, the average of the values with the weights of `attention_weights`.
+    Vaswani et al. 2017, eq. 1, https://arxiv.org/abs/1706.03762
+
+    >>> attention([[9.0]], [[8.0], [-8.0]], [[1.0], [2.0]])  # looks like the first key
+    array([[1.]])
+
+    Raises:
+        ValueError: q, k, v or mask do not fit each other.
+        TypeError: the mask is not boolean.
+    """
+    a, v = attention_weights(q, k, mask), np.asarray(v, dtype=float)
+    T, S = a.shape
+    if v.ndim != 2 or len(v) != S:
+        raise ValueError(f"values must be (S, Dv), one for each of the {S} keys: got {v.shape}")
+    y = np.zeros((T, v.shape[1]))
+    for t in range(T):
+        for s in range(S):
+            y[t] += a[t, s] * v[s]
+    return y
+
+
+def attention_weights(q, k, mask=None):
+    """Queries q (T, D), keys k (S, D) -> weights a (T, S): how much query t reads of token s.
+
+    a_ts = softmax_s( q_t · k_s / √D ), over the keys with mask[t, s] True, or all without a mask.
+    A query that may see none gives a row of zeros.
+    """
+    q, k = np.asarray(q, dtype=float), np.asarray(k, dtype=float)
+    if q.ndim != 2 or k.ndim != 2 or q.shape[1] != k.shape[1]:
+        raise ValueError(f"q must be (T, D) and k (S, D): got {q.shape} and {k.shape}")
+    (T, D), S = q.shape, len(k)
+    mask = np.ones((T, S), dtype=bool) if mask is None else np.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"mask must be boolean, True = may be seen: got {mask.dtype}")
+    if mask.shape != (T, S):
+        raise ValueError(f"mask must be (T, S) = {(T, S)}: got {mask.shape}")
+    z = np.full((T, S), -np.inf)
+    for t in range(T):
+        for s in range(S):
+            if mask[t, s]:
+                z[t, s] = q[t] @ k[s] / np.sqrt(D)
+    return softmax(z)
+
+
+def causal_mask(T, S):
+    """(T, S), True where query t may see key s: the T queries are the last of S tokens.
+
+    Query t stands at position S - T + t and sees every s up to there.
+
+    >>> causal_mask(2, 3).astype(int)
+    array([[1, 1, 0],
+           [1, 1, 1]])
+
+    Raises:
+        ValueError: there are more queries than keys.
+    """
+    if T > S:
+        raise ValueError(f"T queries need S >= T keys under a causal mask: got T={T}, S={S}")
+    mask = np.zeros((T, S), dtype=bool)
+    for t in range(T):
+        for s in range(S):
+            mask[t, s] = s <= S - T + t
+    return mask
+
+
 def entropy(p, axis=-1):
     """Probabilities p (..., n) -> bits: the average surprise of someone who knows p.
 

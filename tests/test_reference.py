@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from lib.reference import cross_entropy, entropy, softmax
+from lib.reference import attention, attention_weights, causal_mask, cross_entropy, entropy, softmax
 
 finite = st.floats(-1e4, 1e4)
 scores = arrays(float, array_shapes(min_dims=1, max_dims=3, max_side=6), elements=finite)
@@ -79,3 +79,56 @@ def test_cross_entropy_names_what_does_not_fit():
         cross_entropy(np.zeros((2, 3)), np.array([True, False]))
     with pytest.raises(ValueError, match=r"targets must be in 0\.\.2: got 0\.\.3"):
         cross_entropy(np.zeros((2, 3)), np.array([0, 3]))
+
+
+# ---- attention ----------------------------------------------------------------------------------
+
+
+def qkv(seed, T, S, D, Dv):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(T, D)), rng.normal(size=(S, D)), rng.normal(size=(S, Dv))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 5), st.integers(1, 6))
+def test_attention_is_torchs_for_any_mask(seed, T, S, D):
+    q, k, v = qkv(seed, T, S, D, D)
+    mask = np.random.default_rng(seed).random((T, S)) < 0.6
+    theirs = torch.nn.functional.scaled_dot_product_attention(
+        *(torch.tensor(x)[None] for x in (q, k, v)), attn_mask=torch.tensor(mask)
+    )
+    np.testing.assert_allclose(attention(q, k, v, mask), theirs[0].numpy(), atol=1e-13)
+
+
+def test_attention_by_hand():
+    q, k = [[2.0, 0.0, 0.0, 0.0]], [[np.log(3), 0, 0, 0], [0.0, 5, 5, 5]]
+    # q·k is 2 ln 3 and 0; over √4 that is ln 3 and 0; the weights are 3 to 1
+    np.testing.assert_allclose(attention_weights(q, k), [[0.75, 0.25]])
+    np.testing.assert_allclose(attention(q, k, [[4.0, 0.0], [0.0, 8.0]]), [[3.0, 2.0]])
+
+
+def test_a_causal_mask_is_aligned_at_the_bottom_right():
+    assert causal_mask(2, 4).tolist() == [[True, True, True, False], [True] * 4]
+    np.testing.assert_array_equal(causal_mask(5, 5), np.tri(5, dtype=bool))
+
+
+def test_a_query_that_may_see_nothing_gets_zeros():
+    q, k, v = qkv(0, 2, 3, 4, 5)
+    mask = np.array([[False] * 3, [True] * 3])
+    assert attention(q, k, v, mask)[0].tolist() == [0] * 5
+    assert attention_weights(q, k, mask).sum(1).tolist() == [0, pytest.approx(1)]
+
+
+def test_attention_names_what_does_not_fit():
+    q, k, v = qkv(0, 2, 3, 4, 5)
+    with pytest.raises(
+        ValueError, match=r"q must be \(T, D\) and k \(S, D\): got \(2, 4\) and \(3, 5\)"
+    ):
+        attention(q, v, v)
+    with pytest.raises(ValueError, match=r"one for each of the 3 keys: got \(2, 5\)"):
+        attention(q, k, v[:2])
+    with pytest.raises(ValueError, match=r"mask must be \(T, S\) = \(2, 3\): got \(3, 2\)"):
+        attention(q, k, v, np.ones((3, 2), dtype=bool))
+    with pytest.raises(TypeError, match=r"mask must be boolean, True = may be seen: got float64"):
+        attention(q, k, v, np.ones((2, 3)))
+    with pytest.raises(ValueError, match="got T=3, S=2"):
+        causal_mask(3, 2)
