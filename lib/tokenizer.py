@@ -8,8 +8,9 @@ r"""Text to integers and back: words, characters, bytes, and byte pair encoding 
 
 BPE for words is Sennrich et al. 2016, https://arxiv.org/abs/1508.07909; on bytes, behind a split
 pattern, it is GPT-2 (Radford et al. 2019). Training breaks ties as Hugging Face `tokenizers` does,
-and ids are those of `tokenizers` and `tiktoken`. Left out: normalisation, WordPiece and Unigram,
-threads, and what belongs to whoever builds batches (padding, truncation, templates).
+and ids are those of `tokenizers` and `tiktoken` for all characters up to Unicode 14; which newer
+ones are letters, each regex engine decides by its own tables. Left out: normalisation, WordPiece
+and Unigram, threads, and what belongs to whoever builds batches (padding, truncation, templates).
 
 The one trick: a token is a character. Token 300 is written `chr(300)`; then a word is a string,
 a pair of tokens is a string of length 2, and "merge this pair everywhere in the word" is
@@ -155,7 +156,7 @@ def _look_up(ids: Iterable[int], tokens: dict) -> list:
     try:
         return [tokens[i] for i in ids]
     except KeyError as error:
-        top = max(tokens)
+        top = max(tokens, default=-1)
         raise ValueError(
             f"id {error} is outside the vocabulary: its {top + 1} ids go from 0 to {top}"
         ) from None
@@ -182,9 +183,10 @@ GPT4_PATTERN = (  # cl100k_base, https://github.com/openai/tiktoken, tiktoken_ex
 
 
 def compile_pattern(pattern: str) -> regex.Pattern:
-    """Compile a split pattern so that what it does not match is a word too, and nothing is lost.
+    r"""Compile a split pattern so that what it does not match is a word too, and nothing is lost.
 
-    Hugging Face does the same; `tiktoken` drops such text.
+    Hugging Face does the same; `tiktoken` drops such text. For patterns of plain alternatives, as
+    all tokenizers use; not for inline flags or `\K`.
     """
     try:
         compiled = regex.compile(pattern)
@@ -198,7 +200,8 @@ def compile_pattern(pattern: str) -> regex.Pattern:
 def split_on_special(text: str, names: Collection[str]) -> list[str]:
     """Cut `text` at special tokens: ordinary text at even places of the list, names at odd ones.
 
-    Where several begin, the longest wins: `<|end|>` must not hide `<|end|>ing`.
+    Where several begin, the longest wins: `<|end|>` must not hide `<|end|>ing`. Hugging Face does
+    the same; `tiktoken` may take the shorter one.
 
     >>> split_on_special("a<|x|>b", ["<|x|>"])
     ['a', '<|x|>', 'b']
@@ -315,7 +318,7 @@ BYTE_ORDER = [*_PRINTED, *(byte for byte in range(256) if byte not in _PRINTED)]
 BYTE_TO_CHAR = dict(zip(BYTE_ORDER, map(chr, [*_PRINTED, *range(256, 324)]), strict=True))
 CHAR_TO_BYTE = {character: byte for byte, character in BYTE_TO_CHAR.items()}
 
-CACHE_WORDS, CACHE_LENGTH = 2**17, 64  # how many words to remember, and how long ones: 30 MB
+CACHE_WORDS, CACHE_LENGTH = 2**17, 64  # how many words to remember, and how long ones at most
 
 
 class _WordCache(dict):
@@ -426,6 +429,8 @@ class BPETokenizer:
         return list(chain.from_iterable(map(self._ids.__getitem__, self._find_words(text))))
 
     def _allow(self, text: str, allowed_special: Collection[str]) -> set[str]:
+        if isinstance(allowed_special, str) and allowed_special != "all":
+            raise TypeError(f'allowed_special must be "all" or a set: try {{{allowed_special!r}}}')
         names = set(self.special_tokens)
         allowed = names if allowed_special == "all" else set(allowed_special)
         _require(
@@ -463,9 +468,10 @@ class BPETokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "BPETokenizer":
-        """Open a `tokenizer.json`, ours or any byte-level BPE from Hugging Face.
+        """Open a `tokenizer.json`: ours, or a byte-level BPE from Hugging Face in GPT-2's style.
 
-        Its added tokens become special tokens; its padding, truncation and templates are not read.
+        That is: all 256 bytes in the vocabulary, ids in the order of the merges, no normalizer. Its
+        added tokens become special tokens; its padding, truncation and templates are not read.
         Raises ValueError with the reason if the file is damaged or of another kind.
         """
         try:
@@ -497,6 +503,8 @@ def _check_names(names: Collection[str]) -> list[str]:
     if isinstance(names, str):  # its letters would be the names
         raise TypeError(f"special_tokens must be several strings, like [{names!r}], not {names!r}")
     names = list(names)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(f"special_tokens must be strings, not {wrong[0]!r}")
     _require("" not in names, "a special token must not be empty")
     _require(len(set(names)) == len(names), f"special_tokens has one of {names} twice")
     return names

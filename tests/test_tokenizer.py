@@ -423,7 +423,12 @@ def test_special_tokens_in_ordinary_text_are_refused_unless_allowed():
     assert 698 not in tokenizer.encode_ordinary("x<s>")
 
 
-@pytest.mark.parametrize("allowed", [{"<|nd|>"}, "<s>", ["<s>", "<t>"]])
+def test_one_name_is_not_a_set_of_names():
+    with pytest.raises(TypeError, match=r"must be \"all\" or a set: try \{'<s>'\}"):
+        ours("zipf", 700, "gpt2", SPECIAL).encode("x", allowed_special="<s>")
+
+
+@pytest.mark.parametrize("allowed", [{"<|nd|>"}, ["<s>", "<t>"]])
 def test_allowed_special_must_name_special_tokens(allowed):
     with pytest.raises(ValueError, match=r'must be "all" or some of .*<s>.*, not'):
         ours("zipf", 700, "gpt2", SPECIAL).encode("x", allowed_special=allowed)
