@@ -64,7 +64,7 @@ def strided_bias(T, S, stride):
     """(T, S): query t sees the last `stride` tokens, and every `stride`-th one before them.
 
     With `stride` near √S that is some 2√S keys a query, and two layers reach every earlier token.
-    Child et al. 2019 (Sparse Transformer), section 4.2, https://arxiv.org/abs/1904.10509
+    Child et al. 2019 (Sparse Transformer), section 4, https://arxiv.org/abs/1904.10509
     """
     _check_sizes(stride=stride)
     back = _look_back(T, S)
@@ -137,8 +137,9 @@ def blockwise_attention(q, k, v, causal=True, block=128):
     _check(q, k, v)
     T, S = _check_lengths(q.shape[2], k.shape[2], causal)
     _check_sizes(block=block)
-    q, out = q / math.sqrt(q.shape[-1]), []
+    out = []
     for t, q_t in zip(torch.arange(S - T, S).split(block), q.split(block, dim=2)):
+        q_t = q_t / math.sqrt(q.shape[-1])
         top, total, y = torch.full_like(q_t[..., :1], -math.inf), 0.0, 0.0  # nothing seen yet
         for s, k_s, v_s in zip(torch.arange(S).split(block), k.split(block, 2), v.split(block, 2)):
             if causal and s[0] > t[-1]:
@@ -147,7 +148,7 @@ def blockwise_attention(q, k, v, causal=True, block=128):
             if causal and s[-1] > t[0]:  # on the diagonal: all earlier blocks are seen whole
                 scores = scores + mask_to_bias(s <= t[:, None]).to(q.device)
             old, top = top, torch.maximum(top, scores.amax(-1, keepdim=True))
-            rescale, e = torch.exp(old - top), torch.exp(scores - top)
+            rescale, e = (old - top).exp_(), (scores - top).exp_()
             total = rescale * total + e.sum(-1, keepdim=True)  # (B, H, block, 1)
             y = rescale * y + _grouped_matmul(e, v_s)  # (B, H, block, D)
         out.append(y / total)
@@ -214,10 +215,11 @@ class Attention(nn.Module):
     def forward(self, x, *, context=None, mask=None, cache=None):
         """x (B, T, C) -> (B, T, C).
 
-        context: (B, S, C), for cross-attention: keys and values come from there. Two sequences have
-            no common positions, so there is neither a causal mask nor a position scheme.
-        mask: boolean (B, S), True where a key may be seen; S counts the cached tokens, too.
-        cache: holds keys and values of the tokens before x, and gets those of x.
+        Args:
+            context: (B, S, C), for cross-attention: keys and values come from there. Two sequences
+                have no common positions, so no causal mask and no position scheme apply.
+            mask: boolean (B, S), True where a key may be seen; S counts cached tokens, too.
+            cache: holds keys and values of the tokens before x, and gets those of x.
         """
         y = attention(*self.qkv(x, context=context, mask=mask, cache=cache))  # (B, H, T, D)
         return self.wo(y.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, H·D) -> (B, T, C)

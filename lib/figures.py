@@ -179,6 +179,22 @@ def matrix(
     return ax
 
 
+def heat(values, ax, *, role="output", top=1.0, rows="T", cols="S", title=""):
+    """A map (n, m) of weights from 0 to `top` as tints of one colour, too large for numbers.
+
+    Zeros are left blank, so that a mask shows; tints go in ten steps to keep the picture small.
+    """
+    values = np.asarray(values, dtype=float)
+    colour = matplotlib.colors.to_rgb(COLORS[role])
+    tints = matplotlib.colors.ListedColormap([(*colour, a) for a in np.linspace(0.08, 0.95, 10)])
+    seen = np.ma.masked_equal(values, 0)
+    ax.pcolormesh(seen, cmap=tints, vmin=0, vmax=top, edgecolors="none", linewidth=0)
+    ax.set(aspect="equal", title=title, xlabel=cols, ylabel=rows)
+    ax.set(xlim=(0, values.shape[1]), ylim=(values.shape[0], 0))
+    ax.spines[:].set_visible(True)
+    return ax
+
+
 def number(v) -> str:
     """A number as a figure prints it: at most two decimals, a true minus, -inf as a word.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lib import figures
-from lib.figures import COLORS, INK, PALETTE, matrix, panel, picture, shapes, source, tokens
+from lib.figures import COLORS, INK, PALETTE, heat, matrix, panel, picture, shapes, source, tokens
 
 # the page's background, light and dark, of the theme and of JupyterLab
 BACKGROUNDS = [("#ffffff", 0), ("#121212", 1), ("#111111", 1)]
@@ -78,6 +78,12 @@ def test_a_matrix_shows_its_numbers_and_the_names_of_its_axes():
     svg = picture(matrix([[1.0, -0.25], [np.inf, 0]], "T", "C", row_names=["the", "cat"]), "m").svg
     for text in (">1<", ">−0.25<", ">∞<", ">0<", ">T<", ">C<", ">the<", ">cat<"):
         assert text in svg
+
+
+def test_a_map_is_one_colour_in_tints_and_leaves_zeros_blank():
+    svg = picture(heat(np.array([[1.0, 0.0], [0.5, 0.5]]), panel()), "a map").svg
+    assert svg.count("fill: var(--b2l-output)") == 3
+    assert "fill-opacity" in svg
 
 
 def test_negative_numbers_do_not_hang_on_colour_alone():
