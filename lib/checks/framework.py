@@ -111,9 +111,11 @@ def time_limit(seconds: float):
     """Raises `TimeUp` in the body after `seconds`: by an alarm if there is one, else a watchdog."""
     main = threading.current_thread() is threading.main_thread()
     if main and hasattr(signal, "setitimer"):
+        armed = [True]
 
         def ring(*_):
-            raise TimeUp
+            if armed:
+                raise TimeUp
 
         before = signal.signal(signal.SIGALRM, ring)
         signal.setitimer(
@@ -122,6 +124,7 @@ def time_limit(seconds: float):
         try:
             yield
         finally:
+            armed.clear()  # first: an alarm that rings from here on must not raise
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
     else:
