@@ -147,7 +147,10 @@ class Trouble(Exception):
         self.message, self.status = message, status
         self.final = final or status == NOT_ATTEMPTED  # the other cases will not tell more
         self.error = error  # what the answer itself raised: perhaps it wants another kind of input
-        self.trace = "".join(traceback.format_exception(error)) if error else ""
+
+    @property
+    def trace(self) -> str:
+        return "".join(traceback.format_exception(self.error)) if self.error else ""
 
 
 class Exercise:
@@ -335,7 +338,8 @@ class Exercise:
             except NotImplementedError:
                 raise Trouble("Nothing here yet: the stub still raises.", NOT_ATTEMPTED) from None
             except BaseException as error:
-                raise Trouble(what_was_raised(error, args), error=error) from None
+                endless = isinstance(error, RecursionError)
+                raise Trouble(what_was_raised(error, args), final=endless, error=error) from None
             if outs[0] is None:
                 raise Trouble("Your function gave None. Is there a `return` at its end?")
             if outs[0] is ...:
