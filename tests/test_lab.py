@@ -70,10 +70,11 @@ def test_a_readers_copy_runs_shows_directives_live_pieces_and_names_the_mistake(
 
     with open_browser() as browser:
         view = browser.new_page(viewport={"width": 1400, "height": 1000})
+        view.set_default_timeout(60_000)
         view.goto(f"{address}/lab/tree/work/00_warm_up.ipynb", timeout=60_000)
         view.wait_for_selector(".jp-Notebook", timeout=60_000)
         view.wait_for_function(  # the card is a box, not its raw directive
-            """() => { const card = document.querySelector('.jp-MarkdownCell').innerText;
+            """() => { const card = document.querySelector('.jp-MarkdownCell')?.innerText ?? '';
             return card.includes('This chapter in a minute') && !card.includes(':::'); }"""
         )
         view.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
