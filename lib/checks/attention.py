@@ -504,7 +504,7 @@ mistakes(
     ("zeros_after_the_softmax",
      lambda q, k, v, visible: reference.softmax(scaled(q, k)) * visible @ v,
      "Hidden weights (or values) are set to 0 *after* the softmax, so the rest sums to less than "
-     "1. Hide before it, with -inf among the scores, or divide by the new sum."),
+     "1. Hide before it, with -inf among the scores."),
     ("zeros_before_the_softmax", lambda q, k, v, visible: hide(q, k, v, ~visible, 0.0),
      "Hidden scores (or keys) become 0, and exp(0) = 1 is a weight like any other. The score that "
      "gives weight 0 is -inf."),
