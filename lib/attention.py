@@ -131,8 +131,8 @@ def blockwise_attention(q, k, v, causal=True, block=128):
     A softmax needs the largest score of a row and the total, which are known only at the end. So
     both are kept up to date, and what was summed under an old top is scaled by exp(old - new).
 
-    Milakov & Gimelshein 2018, algorithm 3, https://arxiv.org/abs/1805.02867; in blocks, Dao et al.
-    2022 (FlashAttention), algorithm 1, https://arxiv.org/abs/2205.14135
+    Milakov & Gimelshein 2018, algorithm 3, https://arxiv.org/abs/1805.02867; in blocks, Dao
+    2023 (FlashAttention-2), algorithm 1, https://arxiv.org/abs/2307.08691
     """
     _check(q, k, v)
     T, S = _check_lengths(q.shape[2], k.shape[2], causal)
