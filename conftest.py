@@ -2,6 +2,10 @@
 
 import os
 
+import torch
+
+torch.set_num_threads(1)  # tests may share two cores; small tensors gain nothing from more
+
 os.environ["BYTES_TO_LATENTS_PROGRESS"] = ""
 
 # Made at build time and not stored, so there is nothing to compare them with.

@@ -1,7 +1,8 @@
 """The book's own Sphinx extension: what a build must do that no setting says.
 
-- The execution cache is keyed by a notebook's code alone. When anything under ``lib/`` changes
-  (code, a widget's JavaScript, a text), the outputs would go stale: cache and doctrees are dropped.
+- The execution cache is keyed by a notebook's code alone. When anything under ``lib/`` or
+  ``experiments/`` changes (code, JavaScript, a text) or a table in ``chapters/results/``, the
+  outputs would go stale: cache and doctrees are dropped.
 - A build never reads or writes a reader's progress.
 - Docstrings are plain text with `code` in backticks; here they become reStructuredText.
 - Every page gets the palette of `lib/figures.py` as CSS variables, for drawings and prose, and no
@@ -20,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def fingerprint() -> str:
     """One hash over the files that a chapter's output can depend on, other than its own cells."""
-    files = [*(ROOT / "lib").rglob("*"), *(ROOT / "chapters").glob("results/*")]
+    folders = ("lib", "experiments", "chapters/results")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*")]
     files = sorted(f for f in files if f.is_file() and "__pycache__" not in f.parts)
     digest = hashlib.sha256((ROOT / "constraints.txt").read_bytes())
     for file in files:

@@ -206,6 +206,9 @@ class Attention(nn.Module):
             head_dim = d_model // n_heads
         _check_sizes(head_dim=head_dim)
         _check_divides("n_kv_heads", n_kv_heads, "n_heads", n_heads)
+        if position.n_heads not in (None, n_heads):
+            made = f"{type(position).__name__}(n_heads={position.n_heads})"
+            raise ValueError(f"position must have n_heads = {n_heads} like the layer: got {made}")
         self.head_dim, self.causal, self.position = head_dim, causal, position
         self.wq = nn.Linear(d_model, n_heads * head_dim, bias=bias)
         self.wk = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)

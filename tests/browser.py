@@ -1,12 +1,15 @@
-"""A browser for the tests: an installed Chrome or Chromium, else Playwright's own."""
+"""A browser for the tests, an installed one or else Playwright's own, and a page for one piece."""
 
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from playwright.sync_api import Error, sync_playwright
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 
@@ -27,3 +30,44 @@ def open_browser():
             browser = playwright.chromium.launch(args=QUIET)
         yield browser
         browser.close()
+
+
+@contextlib.contextmanager
+def open_pages(browser):
+    """A function of (piece, theme, width) that draws the piece in a page like the book's.
+
+    It is drawn by the host script, without a kernel; afterwards: nothing may be amiss.
+    """
+    opened, amiss = [], []
+
+    def go(piece, theme="light", width=1280):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        opened.append(page)
+        page.on("console", lambda m: amiss.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: amiss.append(str(e)))
+        page.set_content(page_of(piece, theme))
+        page.wait_for_selector("html[data-widgets=drawn]")
+        return page
+
+    yield go
+    for page in opened:
+        page.close()
+    assert not amiss, amiss
+
+
+def page_of(piece, theme="light"):
+    """The HTML of a page with one piece: its state, its view, the book's style and host script."""
+    state = {n: s for n, s in piece.get_state().items() if n in ("_esm", "_css") or n[0] != "_"}
+    for name in ("layout", "tabbable", "tooltip"):
+        del state[name]
+    states = json.dumps({"state": {"m": {"state": state}}})
+    host = (ROOT / "_static/widgets.js").read_text(encoding="utf-8")
+    book = (ROOT / "_static/book.css").read_text(encoding="utf-8")
+    kind = "application/vnd.jupyter.widget"
+    return f"""<!doctype html><html lang="en" data-theme="{theme}"><title>t</title>
+        <style>{book} html[data-theme=dark] {{
+        background: #121212; color: #ced6dd; color-scheme: dark }}</style>
+        <main class="bd-article" style="max-width: 46rem"><h1>Test</h1>
+        <script type="{kind}-state+json">{states}</script>
+        <script type="{kind}-view+json">{{"model_id": "m"}}</script></main>
+        <script>{host}</script>"""

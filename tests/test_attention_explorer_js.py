@@ -1,8 +1,5 @@
 """lib/widgets/attention_explorer.js in a browser: the numbers of NumPy, and no kernel."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -10,9 +7,8 @@ from axe_playwright_python.sync_playwright import Axe
 from lib.reference import softmax
 from lib.widgets import attention_explorer
 from lib.widgets.piece import module
-from tests.browser import open_browser
+from tests.browser import open_browser, open_pages
 
-ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["Is", "this", "a", "fluffy", "dog", "?"]
 Q = [2, 1]
 K = [[-2, 1], [-1, 2], [2, -1], [3, 0], [0, 3], [-2, -2]]
@@ -67,34 +63,13 @@ def test_attention_in_the_page_is_attention_in_numpy(browser):
 @pytest.fixture
 def visit(browser):
     """visit(...) -> a page like the book's, with the piece drawn by the host script."""
-    opened, amiss = [], []
+    with open_pages(browser) as draw:
 
-    def go(theme="light", width=1280, words=WORDS, q=Q, k=K, v=V, **more):
-        piece = attention_explorer(words, q, k, v, **{"alt": "test", "query_of": "dog", **more})
-        state = {n: s for n, s in piece.get_state().items() if n in ("_esm", "_css") or n[0] != "_"}
-        del state["layout"], state["tabbable"], state["tooltip"]
-        states = {"state": {"m": {"state": state}}}
-        host = (ROOT / "_static/widgets.js").read_text(encoding="utf-8")
-        book = (ROOT / "_static/book.css").read_text(encoding="utf-8")
-        kind = "application/vnd.jupyter.widget"
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        opened.append(page)
-        page.on("console", lambda m: amiss.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: amiss.append(str(e)))
-        page.set_content(f"""<!doctype html><html lang="en" data-theme="{theme}"><title>t</title>
-            <style>{book} html[data-theme=dark] {{
-            background: #121212; color: #ced6dd; color-scheme: dark }}</style>
-            <main class="bd-article" style="max-width: 46rem"><h1>Test</h1>
-            <script type="{kind}-state+json">{json.dumps(states)}</script>
-            <script type="{kind}-view+json">{{"model_id": "m"}}</script></main>
-            <script>{host}</script>""")
-        page.wait_for_selector("html[data-widgets=drawn]")
-        return page
+        def go(theme="light", width=1280, words=WORDS, q=Q, k=K, v=V, **more):
+            given = {"alt": "test", "query_of": "dog", **more}
+            return draw(attention_explorer(words, q, k, v, **given), theme, width)
 
-    yield go
-    for page in opened:
-        page.close()
-    assert not amiss, amiss
+        yield go
 
 
 def cells(page, name):

@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((ROOT / "chapters").glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
 # lib in reading order; a module imports only what stands above it
 CORE = ("tokenizer", "reference", "positions", "cache", "attention", "mla", "config",
-        "transformer", "generate", "accounting", "data")  # fmt: skip
+        "transformer", "training", "generate", "accounting", "data")  # fmt: skip
 
 
 def cells(path, kind="code"):

@@ -4,7 +4,6 @@ import json
 import random
 import sys
 import unicodedata
-from pathlib import Path
 
 import pytest
 import regex
@@ -13,9 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 from lib.tokenizer import GPT2_PATTERN, GPT4_PATTERN, BPETokenizer
 from lib.widgets import token_explorer
 from lib.widgets.piece import module
-from tests.browser import open_browser
+from tests.browser import ROOT, open_browser, open_pages
 
-ROOT = Path(__file__).resolve().parent.parent
 TEXTS = {p.stem: p.read_text(encoding="utf-8") for p in sorted((ROOT / "lib/texts").glob("*.txt"))}
 PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN}
 EACH = pytest.mark.parametrize("name", PATTERNS)
@@ -150,31 +148,13 @@ TEXT = "The lowest light.\nالضوء القديم\n<|end|>"
 @pytest.fixture
 def visit(browser):
     """visit(theme, width) -> a page like the book's, with the piece drawn by the host script."""
-    opened, amiss = [], []
+    with open_pages(browser) as draw:
 
-    def go(theme="light", width=1280):
-        piece = token_explorer(tokenizer("gpt2"), text=TEXT, alt="A text in tokens")
-        state = {k: v for k, v in piece.get_state().items() if isinstance(v, str | list)}
-        states = {"state": {"m": {"state": state}}}
-        host = (ROOT / "_static/widgets.js").read_text(encoding="utf-8")
-        kind = "application/vnd.jupyter.widget"
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        opened.append(page)
-        page.on("console", lambda m: amiss.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: amiss.append(str(e)))
-        page.set_content(f"""<!doctype html><html lang="en" data-theme="{theme}"><title>t</title>
-            <style>html[data-theme=dark] {{ background: #121212; color: #ced6dd }}</style>
-            <main><h1>Test</h1>
-            <script type="{kind}-state+json">{json.dumps(states)}</script>
-            <script type="{kind}-view+json">{{"model_id": "m"}}</script></main>
-            <script>{host}</script>""")
-        page.wait_for_selector("html[data-widgets=drawn]")
-        return page
+        def go(theme="light", width=1280):
+            piece = token_explorer(tokenizer("gpt2"), text=TEXT, alt="A text in tokens")
+            return draw(piece, theme, width)
 
-    yield go
-    for page in opened:
-        page.close()
-    assert not amiss, amiss
+        yield go
 
 
 def counts(page):

@@ -1,5 +1,6 @@
 """lib/widgets: every setting has its frame, the kernel redraws, and both have a text form."""
 
+import base64
 import json
 
 import ipywidgets
@@ -9,7 +10,15 @@ import pytest
 from lib.data import TEXTS
 from lib.figures import matrix, picture, tokens
 from lib.tokenizer import GPT4_PATTERN, BPETokenizer, ByteTokenizer
-from lib.widgets import attention_explorer, explore, scrub, token_explorer
+from lib.widgets import (
+    attention_explorer,
+    explore,
+    head_gallery,
+    progress_bar,
+    rope_dial,
+    scrub,
+    token_explorer,
+)
 
 
 def cell(n, times=1):
@@ -175,3 +184,168 @@ def test_the_state_of_an_attention_explorer_is_small():
 def test_an_attention_explorer_says_what_does_not_fit(wrong, message):
     with pytest.raises(ValueError, match=message):
         attending(**wrong)
+
+
+def dial(q=(1, 0, 0, 1), k=(1, 2, 0, 1), **more):
+    return rope_dial(q, k, **{"alt": "two pairs", **more})
+
+
+def test_a_rope_dial_holds_the_vectors_and_the_positions_as_they_were_given():
+    piece = dial(theta=100, m=np.int64(7), n=9, last=9)
+    assert repr(piece) == "RopeDial: two pairs"
+    assert (piece.q, piece.k) == ([1, 0, 0, 1], [1, 2, 0, 1])
+    assert (piece.dim, piece.theta, piece.m, piece.n, piece.last) == (4, 100, 7, 9, 9)
+    assert (dial(dim=2).dim, dial().theta, dial().m, dial().n, dial().last) == (2, 1e4, 5, 2, 64)
+    assert len(json.dumps(piece.get_state())) < 30_000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"q": [1, 2, 3], "k": [1, 2, 3]}, "must be even and not empty, .* in pairs: got 3"),
+        ({"q": [], "k": []}, "must be even and not empty, .* in pairs: got 0"),
+        ({"k": [1, 2]}, r"equally wide: got \(4,\) and \(2,\)"),
+        ({"q": np.eye(4), "k": np.eye(4)}, r"\(D,\), equally wide: got \(4, 4\) and \(4, 4\)"),
+        ({"q": [1, 2, 3, np.nan]}, r"q must hold finite numbers: got \[1.0, 2.0, 3.0, nan\]"),
+        ({"k": [1, 2, 3, np.inf]}, r"k must hold finite numbers: got \[1.0, 2.0, 3.0, inf\]"),
+        ({"dim": 3}, r"dim must be even and in 2..4, the width of q: got 3"),
+        ({"dim": 6}, r"dim must be even and in 2..4, the width of q: got 6"),
+        ({"dim": 0}, r"dim must be even and in 2..4, the width of q: got 0"),
+        ({"dim": 2.0}, r"dim must be even and in 2..4, the width of q: got 2.0"),
+        ({"theta": 0}, "theta must be a finite number, 1 or more: got 0; 10000.0 is usual"),
+        ({"theta": 0.5}, "theta must be a finite number, 1 or more: got 0.5"),
+        ({"theta": np.nan}, "theta must be a finite number, 1 or more: got nan"),
+        ({"theta": np.inf}, "theta must be a finite number, 1 or more: got inf"),
+        ({"last": 0}, "last must be an integer, 1 or more: got 0"),
+        ({"last": 9.5}, "last must be an integer, 1 or more: got 9.5"),
+        ({"m": 65}, "m must be an integer in 0..64: got 65"),
+        ({"n": -1}, "n must be an integer in 0..64: got -1"),
+        ({"n": 1.5}, "n must be an integer in 0..64: got 1.5"),
+        ({"m": True}, "m must be an integer in 0..64: got True"),
+        ({"alt": " "}, "alternative text"),
+    ],
+)
+def test_a_rope_dial_says_what_does_not_fit(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        dial(**wrong)
+
+
+def causal(L=2, H=2, T=3):
+    """Weights (L, H, T, T) that are all different."""
+    weights = np.random.default_rng(0).uniform(0.1, 1, (L, H, T, T)) * np.tri(T)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def gallery(tokens=("a", " dog", "."), maps=None, **more):
+    maps = causal() if maps is None else maps
+    return head_gallery([(tokens, maps), (["x"], causal(T=1))], **{"alt": "heads", **more})
+
+
+def broken(place, value):
+    maps = causal()
+    maps[place] = value
+    return maps
+
+
+def test_a_head_gallery_holds_a_byte_for_each_weight_in_its_place():
+    piece = gallery(start=(0, -1, 0, -1))
+    assert repr(piece) == "HeadGallery: heads"
+    assert (piece.n_layers, piece.n_heads, piece.chosen) == (2, 2, [0, 1, 0, 2])
+    packed = np.frombuffer(base64.b64decode(piece.sequences[0]["maps"]), np.uint8)
+    np.testing.assert_allclose(packed.reshape(2, 2, 3, 3) / 255, causal(), atol=0.5 / 255 + 1e-9)
+    assert piece.sequences[0]["tokens"] == ["a", "·dog", "."]
+
+
+def test_a_weight_that_is_not_0_is_never_packed_as_0_so_that_the_mask_shows():
+    piece = gallery(maps=broken((0, 0, 1), [1 - 1e-9, 1e-9, 0]))
+    packed = base64.b64decode(piece.sequences[0]["maps"])
+    assert list(packed[3:6]) == [255, 1, 0]
+
+
+def test_a_head_gallery_names_its_sequences():
+    assert [s["name"] for s in gallery().sequences] == ["1: a ·dog .", "2: x"]
+    assert [s["name"] for s in gallery(names=["one", "two"]).sequences] == ["one", "two"]
+
+
+def test_a_head_gallery_takes_single_precision_and_a_row_that_reads_nothing():
+    head_gallery([(list("abc"), causal().astype(np.float32))], alt="t")
+    gallery(maps=broken((0, 0, 0), 0))
+
+
+def test_four_sequences_of_four_heads_are_sent_in_less_than_sixty_thousand_characters():
+    row = ["keeper"] * 32
+    piece = head_gallery([(row, causal(T=32))] * 4, alt="t")
+    assert len(json.dumps(piece.get_state())) < 60_000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"maps": causal(T=4)}, r"sequence 0: maps .* \(2, 2, 3, 3\), got \(2, 2, 4, 4\)"),
+        ({"maps": causal(H=3)}, r"sequence 1: maps .* \(2, 3, 1, 1\), got \(2, 2, 1, 1\)"),
+        ({"maps": np.eye(3)}, r"sequence 0: maps must be \(L, H, T, T\) = .*, got \(3, 3\)"),
+        ({"maps": broken((1, 0, 2), 0.5)}, "0, layer 1, head 0: row 2 must sum to 1, or to 0"),
+        (
+            {"maps": broken((0, 1, 1), [2, -1, 0])},
+            "layer 0, head 1: row 1 has a weight that is neg",
+        ),
+        (
+            {"maps": broken((0, 1, 2, 0), np.nan)},
+            "row 2 has a weight that is negative or no number",
+        ),
+        ({"maps": broken((1, 1, 0), [0.5, 0.5, 0])}, "head 1: row 0 reads a later token"),
+        ({"names": ["one"]}, r"a list of 2, one per sequence: got \['one'\]"),
+        ({"names": "ab"}, "a list of 2, one per sequence: got 'ab'"),
+        ({"start": (2, 0, 0, 0)}, r"start \(2, 0, 0, 0\) must lie in .* = \(2, 2, 2, 3\)"),
+        ({"start": (-3, 0, 0, 0)}, r"start \(-3, 0, 0, 0\) must lie in"),
+        ({"start": (1, 0, 0, 1)}, r"must lie in \(sequences, L, H, T\) = \(2, 2, 2, 1\)"),
+        ({"start": (0, 0)}, r"start \(0, 0\) must lie in"),
+        ({"alt": " "}, "alternative text"),
+    ],
+)
+def test_a_head_gallery_says_what_does_not_fit(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        gallery(**wrong)
+
+
+def test_a_head_gallery_needs_a_sequence():
+    with pytest.raises(ValueError, match="at least one sequence, got none"):
+        head_gallery([], alt="t")
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What is handed to display."""
+    found = []
+    monkeypatch.setattr("lib.widgets.live.display", found.append)
+    return found
+
+
+def test_a_progress_bar_follows_a_training_to_its_end(displayed):
+    on_step = progress_bar(25)
+    (live,) = displayed
+    bar, label = live.children[0].children
+    assert isinstance(bar, ipywidgets.IntProgress)
+    assert (bar.value, bar.max, label.value, bar.bar_style) == (0, 25, "", "")
+    for step in range(24):
+        on_step(step, 5 - step / 10)
+    assert (bar.value, label.value, bar.bar_style) == (21, "step 21 of 25, loss 3.000", "")
+    on_step(24, 2.5)
+    assert (bar.value, label.value) == (25, "step 25 of 25, loss 2.500")
+    assert bar.bar_style == "success"
+
+
+def test_what_a_progress_bar_leaves_on_a_page_is_the_same_after_any_training(displayed):
+    on_step = progress_bar(2, what="a < b")
+    before = {k: displayed[0]._repr_mimebundle_()[k] for k in ("text/plain", "text/html")}
+    on_step(1, np.random.default_rng().uniform())
+    after = displayed[0]._repr_mimebundle_()
+    assert before == {k: after[k] for k in before}
+    assert after["text/plain"] == "a < b, 2 steps"
+    assert "A &lt; b, 2 steps" in after["text/html"]
+    assert "loss" not in after["text/html"]
+
+
+def test_a_progress_bar_needs_a_step():
+    with pytest.raises(ValueError, match="at least one step: got 0"):
+        progress_bar(0)

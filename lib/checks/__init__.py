@@ -6,17 +6,31 @@
     warm_up       chapter 0
     tokenization  chapter 1
     attention     chapter 2
+    multi_head    chapter 3
+    positions     chapter 4
+    transformer   chapter 5
 
 `EXERCISES` holds every exercise under "chapter.exercise".
 """
 
-from lib.checks import attention, tokenization, warm_up
+from lib.checks import attention, multi_head, positions, tokenization, transformer, warm_up
 from lib.checks.framework import Exercise, Verdict
 from lib.checks.record import Progress, load
 
-__all__ = ["EXERCISES", "Exercise", "Verdict", "attention", "progress", "tokenization", "warm_up"]
+__all__ = [
+    "EXERCISES",
+    "Exercise",
+    "Verdict",
+    "attention",
+    "multi_head",
+    "positions",
+    "progress",
+    "tokenization",
+    "transformer",
+    "warm_up",
+]
 
-CHAPTERS = (warm_up, tokenization, attention)
+CHAPTERS = (warm_up, tokenization, attention, multi_head, positions, transformer)
 EXERCISES: dict[str, Exercise] = {
     thing.key: thing
     for chapter in CHAPTERS

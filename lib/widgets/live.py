@@ -1,4 +1,8 @@
-"""Sliders around a real function, for where there is a kernel; elsewhere a sentence says so."""
+"""Core ipywidgets, for where there is a kernel; elsewhere a sentence says so.
+
+explore         sliders around a real function
+progress_bar    follows a training
+"""
 
 import contextlib
 import html
@@ -6,6 +10,7 @@ import io
 
 import ipywidgets
 from IPython.core.formatters import format_display_data
+from IPython.display import display
 
 from lib.figures import styled
 
@@ -60,6 +65,30 @@ def explore(f, **controls) -> Live:
         "frames beside this cell stand in for them.</em></p>"
     )
     return Live([*widgets.values(), shown], text, styled(page))
+
+
+def progress_bar(steps: int, what: str = "training"):
+    """Show a bar now, and return what moves it: a function of (step, loss), for `train`.
+
+    >>> on_step = progress_bar(300)
+    training, 300 steps
+    >>> on_step(0, 3.5)
+
+    Raises:
+        ValueError: fewer steps than 1.
+    """
+    if steps < 1:
+        raise ValueError(f"a bar needs at least one step: got {steps}")
+    bar, label = ipywidgets.IntProgress(max=steps, description=what), ipywidgets.Label()
+    page = f"<p><em>{html.escape(what.capitalize())}, {steps} steps, as the page was made.</em></p>"
+    display(Live([ipywidgets.HBox([bar, label])], f"{what}, {steps} steps", styled(page)))
+
+    def on_step(step: int, loss: float) -> None:
+        if step % 10 == 0 or step == steps - 1:  # a message each step would slow the training
+            bar.value, label.value = step + 1, f"step {step + 1} of {steps}, loss {loss:.3f}"
+            bar.bar_style = "success" if step == steps - 1 else ""
+
+    return on_step
 
 
 def run(f, settings: dict) -> tuple[dict, ...]:
