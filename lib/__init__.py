@@ -7,6 +7,7 @@ Reading order:
     positions   how order enters: none, learned, sinusoidal, T5, ALiBi, RoPE and its extensions
     cache       what is kept of the tokens already read
     attention   masks, weights, attention, blockwise attention, the layer
+    mla         latent attention: one small row a token, two orders of the same products
     config      what a model is, as one record, and real models
     transformer blocks on a residual stream, and models of them
     training    the loop that trains every model here
@@ -22,4 +23,5 @@ Axis letters, the same in code, comments, figures and prose:
     B batch    T new tokens (queries)    S visible tokens (keys), S >= T    V vocabulary
     C d_model  H query heads             K key/value heads                  G = H // K
     D head_dim F feed-forward width      L layers
+    R kv_lora_rank                       P qk_rope_head_dim
 """

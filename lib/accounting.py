@@ -3,10 +3,11 @@
     param_count      parameters, part by part
     kv_cache_bytes   memory for the tokens already read
     flops_by_part    arithmetic for one more token; flops_per_token adds it up
+    mla_flops        that of latent attention alone, in either order of its products
 
 All are exact integers. What cannot be derived from a config is refused: the parameters and FLOPs of
-mixtures of experts, the FLOPs of latent attention (chapter 8 has two ways to compute it). Left out:
-training, which needs about three times the FLOPs, and memory for anything but cache.
+mixtures of experts. Left out: training, which needs about three times the FLOPs, and memory for
+anything but cache.
 """
 
 import math
@@ -79,22 +80,28 @@ def flops_by_part(config: ModelConfig, seq_len) -> dict[str, int]:
 
     `maps` are the four maps of attention, whatever the context; `scores` are q·k and the weighted
     sum of values, which grow with it. Only matrix products are counted. Of a row of `seq_len`
-    tokens read at once under a causal mask, the mean token sees (seq_len + 1) / 2.
+    tokens read at once under a causal mask, the mean token sees (seq_len + 1) / 2. Latent attention
+    is counted absorbed, its two absorbed maps among the `maps`.
 
     >>> from lib.config import MODELS
     >>> flops = flops_by_part(MODELS["gpt2"], 1024)
     >>> flops["maps"], flops["scores"], flops["feed_forward"]
     (56623104, 37748736, 113246208)
 
-    Raises ValueError for mixtures of experts and latent attention.
+    Raises ValueError for mixtures of experts.
     """
     c = config
     _check_whole("seq_len", seq_len, 1)
-    _refuse("FLOPs", c, ("n_experts", "kv_lora_rank"))
+    _refuse("FLOPs", c, ("n_experts",))
     ffn = 0 if c.d_ff is None else (3 if c.gated else 2) * c.d_model * c.d_ff
+    maps = 2 * c.n_layers * c.d_model * 2 * (c.n_heads + c.n_kv_heads) * c.head_dim
+    scores = 2 * 2 * c.n_heads * c.head_dim * sum(_visible(c, seq_len))
+    if c.kv_lora_rank:
+        latent = mla_flops(c, seq_len)
+        maps, scores = latent["maps"] + latent["up"], latent["scores"] + latent["values"]
     return {
-        "maps": 2 * c.n_layers * c.d_model * 2 * (c.n_heads + c.n_kv_heads) * c.head_dim,
-        "scores": 2 * 2 * c.n_heads * c.head_dim * sum(_visible(c, seq_len)),
+        "maps": maps,
+        "scores": scores,
         "feed_forward": 2 * c.n_layers * ffn,
         "head": 2 * c.vocab_size * c.d_model,
     }
@@ -103,6 +110,41 @@ def flops_by_part(config: ModelConfig, seq_len) -> dict[str, int]:
 def flops_per_token(config: ModelConfig, seq_len) -> int:
     """The sum of `flops_by_part`: about two for each parameter, and the scores on top."""
     return sum(flops_by_part(config, seq_len).values())
+
+
+def mla_flops(config: ModelConfig, seq_len, absorb=True, new_tokens=1) -> dict[str, int]:
+    """FLOPs of all latent attention to read `new_tokens`, of which the last one sees `seq_len`.
+
+    `up` is the work of W_UK and W_UV: naive, they rebuild keys and values of all `seq_len` rows,
+    absorbed, they meet only what is new. The price is in `scores` and `values`, q·k and the
+    weighted sum, which are as wide as the rows. `maps` are the other maps, the same in both orders.
+
+    >>> from lib.config import MODELS
+    >>> for absorb in (False, True):
+    ...     flops = mla_flops(MODELS["deepseek-v3"], 4096, absorb)
+    ...     print(flops["up"] // 10**6, (flops["scores"] + flops["values"]) // 10**6)
+    8383776 20468
+    2046 69591
+
+    Raises ValueError for a config without latents or with a window, and more new tokens than
+    `seq_len`.
+    """
+    c = config
+    if not c.kv_lora_rank:
+        raise ValueError(f"mla_flops is for latent attention: got kv_lora_rank {c.kv_lora_rank}")
+    _refuse("FLOPs of latent attention", c, ("window",))
+    _check_whole("new_tokens", new_tokens, 1)
+    _check_whole("seq_len", seq_len, new_tokens)
+    T, S, R, P = new_tokens, seq_len, c.kv_lora_rank, c.qk_rope_head_dim
+    up = R * c.n_heads * (c.qk_nope_head_dim + c.v_head_dim)  # one row through W_UK and W_UV
+    k, v = (R + P, R) if absorb else (c.qk_nope_head_dim + P, c.v_head_dim)
+    pairs = T * S - T * (T - 1) // 2  # (query, key): the last query sees S, the one before S - 1
+    return {
+        "maps": 2 * c.n_layers * T * (_latent(c)[0] - up),
+        "up": 2 * c.n_layers * (T if absorb else S) * up,
+        "scores": 2 * c.n_layers * c.n_heads * k * pairs,
+        "values": 2 * c.n_layers * c.n_heads * v * pairs,
+    }
 
 
 def _attention(c):
@@ -115,17 +157,16 @@ def _attention(c):
 
 def _latent(c):
     """The same of latent attention, whose latents are normalised."""
-    if c.bias or c.qkv_bias or "qk_norm" in c.extras:
-        raise ValueError("latent attention is counted without bias, qkv_bias and qk_norm")
+    if "qk_norm" in c.extras:
+        raise ValueError(f"latent attention is counted without qk_norm: got extras {c.extras}")
     H, qk = c.n_heads, c.qk_nope_head_dim + c.qk_rope_head_dim
     queries = c.d_model * H * qk
     if c.q_lora_rank:
         queries = c.q_lora_rank * (c.d_model + H * qk)
     latent = c.d_model * (c.kv_lora_rank + c.qk_rope_head_dim)
     keys_values = c.kv_lora_rank * H * (c.qk_nope_head_dim + c.v_head_dim)
-    return queries + latent + keys_values + H * c.v_head_dim * c.d_model, c.kv_lora_rank + (
-        c.q_lora_rank or 0
-    )
+    norms = c.kv_lora_rank + (c.q_lora_rank or 0)
+    return queries + latent + keys_values + H * c.v_head_dim * c.d_model, norms
 
 
 def _norms(c):

@@ -28,8 +28,8 @@ EXTRAS = {
     "sparse": "every other layer sees a sparse pattern of tokens",
 }
 _SIZES = ("vocab_size", "n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "max_seq_len")
-_SIZES_OR_NONE = ("d_ff", "window", "n_experts", "kv_lora_rank", "q_lora_rank",
-                  "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")  # fmt: skip
+_SIZES_OR_NONE = ("d_ff", "window", "n_experts")
+_LATENT = ("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 _SWITCHES = ("norm_first", "gated", "bias", "qkv_bias", "tied", "causal")
 
 
@@ -40,9 +40,10 @@ class ModelConfig:
     `d_ff=None` leaves the feed-forward layers out. `gated` gives them three matrices in place of
     two. `head_dim` is d_model / n_heads and `n_kv_heads` is n_heads unless given; `qkv_bias`
     follows `bias`. `norm_first` is pre-norm. RoPE turns `rotary_fraction` of each head. The sizes
-    from `kv_lora_rank` on are those of latent attention. Under a `window`, `n_global_layers` layers
-    see everything all the same. `extras` are names in `EXTRAS`, of what `Transformer` cannot build
-    and accounting must know. `source` says where the sizes were seen.
+    from `kv_lora_rank` on are those of latent attention, and count in place of `head_dim`,
+    `n_kv_heads` and `rotary_fraction`. Under a `window`, `n_global_layers` layers see everything
+    all the same. `extras` are names in `EXTRAS`, of what `Transformer` cannot build and accounting
+    must know. `source` says where the sizes were seen.
 
     >>> ModelConfig(vocab_size=50257, n_layers=12, d_model=768, n_heads=12).head_dim
     64
@@ -85,9 +86,10 @@ class ModelConfig:
     @property
     def rotary_dim(self):
         """How many features of a head RoPE turns."""
-        return round(self.rotary_fraction * self.head_dim)
+        return self.qk_rope_head_dim or round(self.rotary_fraction * self.head_dim)
 
     def __post_init__(self):
+        self._check_latent()
         self._fill_in()
         for name in (*_SIZES, *(n for n in _SIZES_OR_NONE if getattr(self, n) is not None)):
             _whole(name, getattr(self, name))
@@ -104,15 +106,17 @@ class ModelConfig:
             raise ValueError(f"window looks back only: {self.window} needs causal=True")
         self._check_layers()
         self._check_position()
-        self._check_latent()
 
     def _fill_in(self):
         for name in ("d_model", "n_heads"):
             _whole(name, getattr(self, name))
+        if self.head_dim is None and self.kv_lora_rank is not None:
+            width = self.qk_nope_head_dim + self.qk_rope_head_dim
+            object.__setattr__(self, "head_dim", width)  # frozen otherwise
         if self.head_dim is None:
             unless = ", unless head_dim is given"
             _divides("n_heads", self.n_heads, "d_model", self.d_model, unless)
-            object.__setattr__(self, "head_dim", self.d_model // self.n_heads)  # frozen otherwise
+            object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
         if self.qkv_bias is None:
@@ -137,22 +141,30 @@ class ModelConfig:
         if not isinstance(self.rotary_fraction, Real) or not 0 < self.rotary_fraction <= 1:
             got = f"{self.rotary_fraction!r}"
             raise ValueError(f"rotary_fraction must be above 0 and at most 1: got {got}")
-        width = self.rotary_fraction * self.head_dim
+        width = self.qk_rope_head_dim or self.rotary_fraction * self.head_dim
         if self.rotary_dim % 2 or abs(width - self.rotary_dim) > 1e-6:
             got = f"{self.rotary_fraction} · {self.head_dim} = {width:g}"
             raise ValueError(f"rotary_fraction · head_dim must be even, for pairs turn: {got}")
         rope_frequencies(self.rotary_dim, self.theta, self.scaling)  # raises for theta and scaling
 
     def _check_latent(self):
-        needed = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-        given = [name for name in (*needed, "q_lora_rank") if getattr(self, name) is not None]
-        if self.kv_lora_rank is None and given:
-            raise ValueError(f"{given[0]} belongs to latent attention: give kv_lora_rank, too")
-        missing = [name for name in needed if name not in given]
-        if self.kv_lora_rank is not None and missing:
+        given = [name for name in _LATENT if getattr(self, name) is not None]
+        for name in given:
+            _whole(name, getattr(self, name))
+        if self.kv_lora_rank is None:
+            if given:
+                raise ValueError(f"{given[0]} belongs to latent attention: give kv_lora_rank, too")
+            return
+        missing = [name for name in _LATENT if name not in (*given, "q_lora_rank")]
+        if missing:
             raise ValueError(f"latent attention, kv_lora_rank {self.kv_lora_rank}, needs {missing}")
-        if self.qk_rope_head_dim is not None and self.qk_rope_head_dim % 2:
+        if self.qk_rope_head_dim % 2:
             raise ValueError(f"qk_rope_head_dim must be even: got {self.qk_rope_head_dim}")
+        needs = {"position": "rope", "causal": True, "bias": False, "qkv_bias": False}
+        for name, need in needs.items():
+            if getattr(self, name) not in (need, None):
+                got = f"{name}={getattr(self, name)!r}"
+                raise ValueError(f"latent attention needs {name}={need!r}: got {got}")
 
 
 def _whole(name, size):
@@ -195,7 +207,7 @@ _GEMMA3 = _GEMMA | {"theta": 1e6, "window": 1024, "extras": (
 _QWEN25 = {"theta": 1e6, "norm_eps": 1e-6, "qkv_bias": True}
 _QWEN3 = {"theta": 1e6, "norm_eps": 1e-6, "extras": ("qk_norm",)}
 _DEEPSEEK = {"norm_eps": 1e-6, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_nope_head_dim": 128,
-             "qk_rope_head_dim": 64, "v_head_dim": 128, "rotary_fraction": 1 / 3}  # fmt: skip
+             "qk_rope_head_dim": 64, "v_head_dim": 128}  # fmt: skip
 _YARN = {"kind": "yarn", "factor": 40.0, "original_max_seq_len": 4096}
 
 # d_ff of the mixtures of experts is that of their first, dense layers.

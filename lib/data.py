@@ -5,6 +5,8 @@ What is here
     zipf_text    as many bytes as asked for of text that is shaped like prose, for benchmarks
     repeated_rows    lists of random words, again and again, for chapter 3
     recall_rows      keys and values, to be recalled by key, for chapters 4 and 7
+    card_rows        cards that are found by any of their attributes, for chapters 7 and 8
+    bigram_table, backcopy_rows    words that need the past only now and then, for chapter 6
     Grammar      a language whose entropy is known exactly, for chapter 5
 
 `zipf_text` imitates what matters to a tokenizer and nothing else: few words are common and many
@@ -143,6 +145,69 @@ def recall_rows(n_rows, seq_len=32, n_keys=12, n_values=12, generator=None):
     before = (keys[:, :, None] == keys[:, None, :]).tril(-1).any(-1)  # (n_rows, seq_len/2)
     ids = torch.stack((keys, values), 2).flatten(1)  # (n_rows, seq_len/2, 2) -> (n_rows, seq_len)
     return ids, torch.stack((torch.zeros_like(before), before), 2).flatten(1)
+
+
+def card_rows(n_rows, n_cards=8, n_attributes=4, n_values=16, n_queries=16, generator=None):
+    """Cards, each with one value of every attribute, and queries "a is v: what is its b?".
+
+    Returns cards (n_rows, N, A), queries (n_rows, Q, 2) and answers (n_rows, Q), all of them ids:
+    "attribute a is v" is a·n_values + v, the question "what is b?" is A·n_values + b, so that
+    there are A·(n_values + 1). A query names a value of one card and asks for another attribute of
+    it. No two cards of a row have the same value of an attribute: one card fits. A card is one
+    token: to be found by any of A attributes it needs A keys, or one wide enough for all.
+
+    Raises ValueError for more cards than values, and for fewer than two attributes.
+    """
+    if not 1 <= n_cards <= n_values:
+        raise ValueError(f"n_cards must be 1 to n_values, {n_values}, to differ: got {n_cards}")
+    if n_attributes < 2:
+        raise ValueError(f"n_attributes must be 2 or more, given and asked for: got {n_attributes}")
+    B, N, A, n, Q = n_rows, n_cards, n_attributes, n_values, n_queries
+    shuffled = torch.rand(B, A, n, generator=generator).argsort(2)  # a shuffle for each attribute
+    cards = shuffled[..., :N].mT + n * torch.arange(A)  # (B, A, N) -> (B, N, A)
+    card = torch.randint(N, (B, Q, 1), generator=generator)
+    given = torch.randint(A, (B, Q, 1), generator=generator)
+    asked = (given + torch.randint(1, A, (B, Q, 1), generator=generator)) % A  # another one
+    found = cards.gather(1, card.expand(-1, -1, A))  # (B, Q, A): the card of each query
+    queries = torch.cat((found.gather(2, given), A * n + asked), 2)  # (B, Q, 2)
+    return cards, queries, found.gather(2, asked)[..., 0]
+
+
+def bigram_table(n_words=24, seed=0):
+    """How likely each word is after each: (n_words, n_words), rows sum to 1, alike for one seed.
+
+    A row is the softmax of numbers from N(0, 1): no word is certain, and none is impossible.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n_words, n_words, generator=generator).softmax(1)
+
+
+def backcopy_rows(n_rows, table, seq_len=64, n_triggers=4, generator=None):
+    """Rows of a mark, then words drawn after `table` (W, W); after a trigger, the word before it.
+
+    Returns ids (n_rows, seq_len), where words are 0 .. W - 1, the first `n_triggers` of them
+    triggers, and the mark is W; and `copied`, of the same shape: True for words that repeat the one
+    before a trigger. All others depend on the last word alone, so that looking back helps only
+    after a trigger.
+
+    Guo et al. 2024 (bigram-backcopy), https://arxiv.org/abs/2410.13835
+
+    Raises ValueError for a table that is not square, and for triggers that leave no other word.
+    """
+    W = len(table)
+    if table.shape != (W, W):
+        raise ValueError(f"table must be (W, W), a row for each word: got {tuple(table.shape)}")
+    if not 0 <= n_triggers < W:
+        raise ValueError(f"n_triggers must be 0 to {W - 1}, with {W} words: got {n_triggers}")
+    ids = torch.full((n_rows, seq_len), W)
+    ids[:, 1:2] = torch.randint(n_triggers, W, (n_rows, 1), generator=generator)
+    for t in range(2, seq_len):
+        last, before = ids[:, t - 1], ids[:, t - 2]
+        drawn = torch.multinomial(table[last], 1, generator=generator)[:, 0]
+        ids[:, t] = torch.where(last < n_triggers, before, drawn)
+    copied = torch.zeros_like(ids, dtype=torch.bool)
+    copied[:, 1:] = ids[:, :-1] < n_triggers
+    return ids, copied
 
 
 # ---- A language whose entropy is known ----------------------------------------------------------

@@ -5,17 +5,20 @@
     Block                 attention and feed-forward, each added to the stream
     Transformer           embedding, blocks, head: a decoder, or with `causal=False` an encoder
     EncoderDecoder        an encoder, and a decoder whose blocks look at what it made of the source
-    from_gpt2, from_llama Hugging Face's weights under our names
+    from_gpt2, ...        Hugging Face's weights under our names
     attention_maps        the weights of every head, for reading and for pictures
+    share_heads           neighbouring key and value heads made one: a trained MHA becomes GQA
 
 Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, in the forms that GPT-2 and Llama gave it.
-Left out: dropout, mixtures of experts, windows, latent attention and the extras of `lib.config`; a
-config that asks for one of these, apart from dropout, is refused.
+Left out: dropout, mixtures of experts, windows and the extras of `lib.config`; a config that asks
+for one of these, apart from dropout, is refused.
 """
 
+import copy
 import math
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -23,6 +26,7 @@ from torch.nn import functional as F
 
 from lib.attention import Attention, attention_weights
 from lib.config import ModelConfig
+from lib.mla import MLA
 from lib.positions import Alibi, Learned, NoPosition, RelativeBias, Rope, Sinusoidal, to_interleaved
 
 
@@ -94,7 +98,8 @@ class Block(nn.Module):
 
     Pre-norm (`norm_first`) reads a normalised copy and leaves the stream itself alone; post-norm,
     the original, normalises the sum. Without `d_ff` there is no feed-forward. With `cross` there is
-    cross-attention between the two, which reads keys and values from another sequence.
+    cross-attention between the two, which reads keys and values from another sequence. A config
+    with `kv_lora_rank` makes the attention latent.
 
     Pre-norm: Xiong et al. 2020, https://arxiv.org/abs/2002.04745
     """
@@ -103,8 +108,12 @@ class Block(nn.Module):
         super().__init__()
         c, norm = config, NORMS[config.norm]
         sizes = c.d_model, c.n_heads, c.n_kv_heads, c.head_dim
+        latent = c.kv_lora_rank, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.q_lora_rank
         self.norm_first = c.norm_first
-        self.attention = Attention(*sizes, position, c.causal, c.qkv_bias, c.bias)
+        if c.kv_lora_rank is None:
+            self.attention = Attention(*sizes, position, c.causal, c.qkv_bias, c.bias)
+        else:
+            self.attention = MLA(c.d_model, c.n_heads, *latent, c.theta, c.scaling, c.norm_eps)
         self.attention_norm = norm(c.d_model, c.norm_eps)
         self.cross_attention = self.feed_forward = None
         if cross:
@@ -153,7 +162,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig, cross=False):
         super().__init__()
-        for name in ("window", "n_experts", "kv_lora_rank", "extras"):
+        for name in ("window", "n_experts", "extras"):
             if value := getattr(config, name):
                 raise ValueError(f"Transformer does not support {name}: got {value}, leave it out")
         self.config = config
@@ -280,6 +289,47 @@ def attention_maps(model, ids):
     return maps
 
 
+@torch.no_grad()
+def share_heads(model, n_kv_heads, pool=None):
+    """A new model in which each group of neighbouring key heads, and of value heads, became one.
+
+    By default their mean; or `pool(w)`, with w (K, r, D, C) the rows of W_K or W_V of K groups of r
+    heads, returns (K, D, C). A bias comes as (K, r, D, 1). Neighbours, because query head h reads
+    key head h // G: any other grouping would hand queries to the key heads of strangers. The new
+    model says something else than the old one, and has to be trained a little more.
+
+    Ainslie et al. 2023, section 2.1, https://arxiv.org/abs/2305.13245
+
+    >>> model = Transformer(ModelConfig(vocab_size=9, n_layers=1, d_model=8, n_heads=4))
+    >>> tuple(share_heads(model, 2).blocks[0].attention.wk.weight.shape)
+    (4, 8)
+
+    Raises ValueError for an n_kv_heads that is no integer or does not divide the present number,
+    for a `pool` that returns another shape, and for latent attention, which has no key heads.
+    """
+    now = model.config.n_kv_heads
+    if not isinstance(n_kv_heads, Integral) or n_kv_heads < 1:
+        raise ValueError(f"n_kv_heads must be an integer, 1 or more: got {n_kv_heads!r}")
+    if now % n_kv_heads:
+        raise ValueError(f"n_kv_heads must divide the present {now}: {n_kv_heads} does not")
+    if model.config.kv_lora_rank is not None:
+        rank = model.config.kv_lora_rank
+        raise ValueError(f"heads of latent attention share already: kv_lora_rank is {rank}")
+    shared = copy.deepcopy(model)
+    shared.config = replace(model.config, n_kv_heads=n_kv_heads)
+    for layer in (part for part in shared.modules() if isinstance(part, Attention)):
+        for linear in (layer.wk, layer.wv):
+            linear.out_features = n_kv_heads * layer.head_dim
+            for p in linear.parameters():
+                w = p.view(n_kv_heads, now // n_kv_heads, layer.head_dim, -1)  # (K, r, D, C)
+                pooled = w.mean(1) if pool is None else pool(w)
+                if pooled.shape != w[:, 0].shape:
+                    need, got = tuple(w[:, 0].shape), tuple(pooled.shape)
+                    raise ValueError(f"pool must return (K, D, C) = {need}: got {got}")
+                p.data = pooled.reshape(-1, *p.shape[1:])  # (K, D, C) -> (K·D, C)
+    return shared
+
+
 # ---- Weights from elsewhere ---------------------------------------------------------------------
 
 _NAMES = {  # theirs: ours
@@ -289,8 +339,9 @@ _NAMES = {  # theirs: ours
     "mlp.c_proj.": "feed_forward.down.",
     "model.embed_tokens.": "embedding.", "model.norm.": "norm.", "model.layers.": "blocks.",
     "input_layernorm.": "attention_norm.", "post_attention_layernorm.": "feed_forward_norm.",
-    "self_attn.q_proj.": "attention.wq.", "self_attn.k_proj.": "attention.wk.",
-    "self_attn.v_proj.": "attention.wv.", "self_attn.o_proj.": "attention.wo.",
+    "self_attn.": "attention.", "q_proj.": "wq.", "k_proj.": "wk.", "v_proj.": "wv.",
+    "o_proj.": "wo.", "q_a_proj.": "wq_a.", "q_a_layernorm.": "q_norm.", "q_b_proj.": "wq_b.",
+    "kv_a_proj_with_mqa.": "wkv_a.", "kv_a_layernorm.": "kv_norm.", "kv_b_proj.": "wkv_b.",
     "mlp.gate_proj.": "feed_forward.gate.", "mlp.up_proj.": "feed_forward.up.",
     "mlp.down_proj.": "feed_forward.down.",
 }  # fmt: skip
@@ -335,3 +386,12 @@ def from_llama(state, config: ModelConfig):
                 weight = to_interleaved(weight, n_heads, config.rotary_dim)
         ours[_rename(name)] = weight
     return ours
+
+
+def from_deepseek(state):
+    """The `state_dict()` of Hugging Face's Deepseek(V2|V3)ForCausalLM -> one for our `Transformer`.
+
+    That of an attention layer alone becomes one for `MLA`. Only names differ: DeepSeek's pairs are
+    (2i, 2i + 1) like ours. Its layers must be dense, without experts.
+    """
+    return {_rename(name): weight for name, weight in state.items()}

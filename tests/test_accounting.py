@@ -9,12 +9,20 @@ import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.accounting import flops_by_part, flops_per_token, kv_cache_bytes, param_count
+from lib.accounting import (
+    flops_by_part,
+    flops_per_token,
+    kv_cache_bytes,
+    mla_flops,
+    param_count,
+)
 from lib.cache import Cache
 from lib.config import MODELS, ModelConfig
+from lib.mla import MLA
 from lib.transformer import Transformer
 
 SMALL = ModelConfig(vocab_size=50, n_layers=3, d_model=24, n_heads=4, n_kv_heads=2, d_ff=40)
+RANKS = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
 
 
 def total(config):
@@ -122,6 +130,8 @@ OURS = {
     "attention only": {"d_ff": None, "bias": True},
     "T5's bias": {"position": "t5"},
     "an encoder": {"causal": False, "position": "t5", "n_kv_heads": 4},
+    "latent": RANKS,
+    "latent queries": {**RANKS, "q_lora_rank": 10, "d_ff": None},
 }  # fmt: skip
 
 
@@ -134,24 +144,21 @@ def test_every_part_of_our_own_model_is_counted(other):
 @pytest.mark.parametrize("q_lora_rank", [None, 20])
 @pytest.mark.parametrize("d_ff", [40, 56])
 def test_latent_attention_is_counted_as_in_deepseek(q_lora_rank, d_ff):
-    ranks = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
     sizes = {"vocab_size": 50, "n_layers": 3, "d_model": 24, "n_heads": 4, "d_ff": d_ff}
-    config = ModelConfig(**sizes, **ranks, q_lora_rank=q_lora_rank)
+    config = ModelConfig(**sizes, **RANKS, q_lora_rank=q_lora_rank)
     theirs = transformers.DeepseekV3Config(
         vocab_size=50, num_hidden_layers=3, hidden_size=24, num_attention_heads=4,
         num_key_value_heads=4, intermediate_size=d_ff, first_k_dense_replace=3,
-        q_lora_rank=q_lora_rank, **ranks,
+        q_lora_rank=q_lora_rank, **RANKS,
     )  # fmt: skip
     with torch.device("meta"):
         model = transformers.DeepseekV3ForCausalLM(theirs)
     assert total(config) == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("bias", [{"bias": True}, {"qkv_bias": True}, {"extras": ("qk_norm",)}])
-def test_latent_attention_with_biases_is_refused(bias):
-    ranks = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
-    with pytest.raises(ValueError, match="latent attention is counted without bias"):
-        param_count(replace(SMALL, **ranks, **bias))
+def test_latent_attention_with_norms_on_its_keys_is_refused():
+    with pytest.raises(ValueError, match="latent attention is counted without qk_norm"):
+        param_count(replace(SMALL, **RANKS, extras=("qk_norm",)))
 
 
 @pytest.mark.parametrize("name", ["deepseek-v2", "deepseek-v3"])
@@ -184,7 +191,7 @@ def test_bytes_per_token_are_those_of_the_published_shapes(name):
     assert kv_cache_bytes(MODELS[name], 1000, batch=3) == 3000 * PER_TOKEN[name]
 
 
-@pytest.mark.parametrize("other", [{}, {"n_kv_heads": 1}, {"head_dim": 10}, {"n_layers": 1}])
+@pytest.mark.parametrize("other", [{}, {"n_kv_heads": 1}, {"head_dim": 10}, {"n_layers": 1}, RANKS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_cache_that_is_filled_takes_as_many_bytes(other, dtype):
     config = replace(SMALL, **other)
@@ -226,7 +233,10 @@ def test_flops_are_those_that_torch_counts_for_one_more_token(other, seq_len):
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         model(torch.zeros(1, 1, dtype=torch.long), caches=caches)
-    assert flops_per_token(config, seq_len) == counter.get_total_flops()
+    unused = 0  # of an average of whole rows, the rotary part
+    if config.kv_lora_rank:
+        unused = 2 * config.n_layers * config.n_heads * config.qk_rope_head_dim * seq_len
+    assert flops_per_token(config, seq_len) == counter.get_total_flops() - unused
 
 
 def test_flops_are_twice_the_matrices_and_the_scores_on_top():
@@ -247,6 +257,59 @@ def test_a_windowed_layer_scores_no_more_than_its_window():
     assert flops_by_part(windowed, 3)["scores"] == each * 9
 
 
+# ---- The two orders of latent attention ---------------------------------------------------------
+
+
+def counted(layer, T, S, absorb):
+    """What torch counts for T new tokens after S - T cached ones, in one layer."""
+    cache, x, counter = Cache(S), torch.randn(1, S, 24), FlopCounterMode(display=False)
+    with torch.no_grad():
+        if T < S:
+            layer(x[:, T:], cache=cache)
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            layer(x[:, :T], cache=cache, absorb=absorb)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("absorb", [False, True])
+@pytest.mark.parametrize("q_lora_rank", [None, 10])
+@pytest.mark.parametrize(("T", "S"), [(1, 1), (1, 9), (4, 9), (9, 9)])
+def test_either_order_takes_as_many_flops_as_torch_counts(absorb, q_lora_rank, T, S):
+    config = replace(SMALL, n_layers=1, **RANKS, q_lora_rank=q_lora_rank)
+    flops = mla_flops(config, S, absorb, T)
+    torchs = counted(MLA(24, 4, 16, 8, 4, 6, q_lora_rank), T, S, absorb)
+    pairs = T * S - T * (T - 1) // 2
+    hidden = (flops["scores"] + flops["values"]) // pairs * (T * S - pairs)  # under the mask
+    unused = 4 if absorb else 12 - 6  # features of rows that are no latents, of padded values
+    unused = 2 * 4 * unused * T * S
+    assert sum(flops.values()) == torchs - hidden - unused
+    assert mla_flops(replace(config, n_layers=3), S, absorb, T)["up"] == 3 * flops["up"]
+
+
+def test_in_deepseek_v3_a_row_costs_131072_multiply_adds_a_head_to_rebuild_and_1088_to_look_at():
+    config, layers_and_heads = MODELS["deepseek-v3"], 2 * 61 * 128
+    naive, absorbed = (mla_flops(config, 1000, absorb) for absorb in (False, True))
+    assert naive["up"] == layers_and_heads * 1000 * 512 * 256
+    assert naive["scores"] + naive["values"] == layers_and_heads * 1000 * (192 + 128)
+    assert absorbed["up"] == layers_and_heads * 512 * 256
+    assert absorbed["scores"] + absorbed["values"] == layers_and_heads * 1000 * (576 + 512)
+    # maps, W_UK and W_UV are all of a layer's matrices, each met once by a token
+    matrices = 7168 * 1536 + 1536 * 128 * 192 + 7168 * 576 + 512 * 128 * 256 + 128 * 128 * 7168
+    assert naive["maps"] == absorbed["maps"] == 2 * 61 * matrices - absorbed["up"]
+
+
+def test_absorbed_is_cheaper_for_a_token_from_the_second_on_and_naive_for_a_prompt():
+    def cost(S, absorb, T=1):
+        return sum(mla_flops(MODELS["deepseek-v3"], S, absorb, T).values())
+
+    assert cost(1, True) > cost(1, False)
+    assert all(cost(S, True) < cost(S, False) for S in (2, 100, 10_000))
+    assert all(cost(S, True, S) > cost(S, False, S) for S in (1, 2, 100, 10_000))
+    # a chunk after a long context: R (n + v) / (2 R - n - v) = 170.7 new tokens
+    assert cost(10**6, True, 170) < cost(10**6, False, 170)
+    assert cost(10**6, True, 171) > cost(10**6, False, 171)
+
+
 # ---- What is refused ----------------------------------------------------------------------------
 
 
@@ -264,9 +327,18 @@ def test_a_windowed_layer_scores_no_more_than_its_window():
         (lambda: kv_cache_bytes(SMALL, 1, 1, "2"), "must be a number above 0: got '2'"),
         (lambda: kv_cache_bytes(replace(SMALL, causal=False), 1), "no cache with causal=False"),
         (lambda: flops_per_token(SMALL, 0), "seq_len must be an integer, 1 or more: got 0"),
+        (lambda: mla_flops(SMALL, 5), "mla_flops is for latent attention: got kv_lora_rank None"),
         (
-            lambda: flops_per_token(replace(MODELS["deepseek-v2"], n_experts=None), 5),
-            "FLOPs cannot be derived from a config with kv_lora_rank: got 512",
+            lambda: mla_flops(replace(SMALL, **RANKS, window=4), 5),
+            "FLOPs of latent attention cannot be derived from a config with window: got 4",
+        ),
+        (
+            lambda: mla_flops(replace(SMALL, **RANKS), 5, new_tokens=0),
+            "new_tokens must be an integer, 1 or more: got 0",
+        ),
+        (
+            lambda: mla_flops(replace(SMALL, **RANKS), 5, new_tokens=6),
+            "seq_len must be an integer, 6 or more: got 5",
         ),
     ],
 )

@@ -57,6 +57,11 @@ def test_latent_attention_with_all_its_sizes_is_a_config():
     assert ModelConfig(**SIZES, **LATENT, q_lora_rank=6).q_lora_rank == 6
 
 
+def test_latent_attention_has_widths_of_its_own():
+    config = ModelConfig(**{**SIZES, "d_model": 31}, **LATENT, rotary_fraction=0.3)
+    assert (config.head_dim, config.rotary_dim) == (6, 2) and make_position(config).dim == 2
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -108,6 +113,14 @@ def test_latent_attention_with_all_its_sizes_is_a_config():
         ({"q_lora_rank": 4}, "q_lora_rank belongs to latent attention: give kv_lora_rank, too"),
         ({"kv_lora_rank": 8, "v_head_dim": 4}, "needs ['qk_nope_head_dim', 'qk_rope_head_dim']"),
         ({**LATENT, "qk_rope_head_dim": 3}, "qk_rope_head_dim must be even: got 3"),
+        (
+            {**LATENT, "position": "alibi"},
+            "latent attention needs position='rope': got positio",
+        ),
+        ({**LATENT, "causal": False}, "latent attention needs causal=True: got causal=False"),
+        ({**LATENT, "bias": True}, "latent attention needs bias=False: got bias=True"),
+        ({**LATENT, "qkv_bias": True}, "latent attention needs qkv_bias=False: got qkv_bias=True"),
+        ({"q_lora_rank": 4.5}, "q_lora_rank must be an integer, 1 or more: got 4.5"),
         *[({**LATENT, n: 0}, f"{n} must be an integer, 1 or more: got 0") for n in LATENT],
     ],
     ids=lambda x: str(x)[:40],
@@ -135,7 +148,7 @@ def test_every_choice_belongs_to_a_model_and_every_extra_to_one():
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_is_built_or_refused_by_the_field_that_is_missing(name):
     config = replace(MODELS[name], n_layers=1, n_global_layers=0)
-    beyond = [n for n in ("window", "n_experts", "kv_lora_rank", "extras") if getattr(config, n)]
+    beyond = [n for n in ("window", "n_experts", "extras") if getattr(config, n)]
     with torch.device("meta"):
         if beyond:
             with pytest.raises(ValueError, match=f"does not support {beyond[0]}: got"):

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from lib import data
-from lib.data import Grammar, load_text, recall_rows, repeated_rows, zipf_text
+from lib.data import (
+    Grammar,
+    backcopy_rows,
+    bigram_table,
+    card_rows,
+    load_text,
+    recall_rows,
+    repeated_rows,
+    zipf_text,
+)
 from lib.tokenizer import WordTokenizer
 
 
@@ -108,7 +117,108 @@ def test_keys_and_values_of_recall_are_as_likely_as_each_other():
     assert ids[:, 1].bincount(minlength=10)[4:].sub(2000 / 6).abs().max() < 90
 
 
-@pytest.mark.parametrize("rows", [repeated_rows, recall_rows])
+def answer_by_hand(cards, query, n_values=5, A=3):
+    """Find the cards that fit a query, and what the question asks of each."""
+    given, asked = query[0], query[1] - A * n_values
+    assert 0 <= asked < A and asked != given // n_values
+    return [card[asked] for card in cards if given in card]
+
+
+def test_one_card_fits_a_query_and_has_the_answer():
+    cards, queries, answers = card_rows(200, 4, 3, 5, n_queries=6, generator=seeded())
+    assert cards.shape == (200, 4, 3) and queries.shape == (200, 6, 2) and answers.shape == (200, 6)
+    assert {x.dtype for x in (cards, queries, answers)} == {torch.int64}
+    for row in zip(cards.tolist(), queries.tolist(), answers.tolist()):
+        for query, answer in zip(*row[1:]):
+            assert answer_by_hand(row[0], query) == [answer]
+
+
+def test_cards_differ_in_every_attribute_and_their_ids_say_which():
+    cards, _, _ = card_rows(500, 5, 3, 5, generator=seeded())
+    for a in range(3):
+        assert (cards[..., a] // 5 == a).all()
+        assert (cards[..., a].sort(1)[0] == 5 * a + torch.arange(5)).all()  # as many as values
+    same = (cards[..., 0] == cards[..., 1] - 5).float().mean()
+    assert same == pytest.approx(1 / 5, abs=0.05)  # attributes are shuffled on their own
+
+
+def test_cards_values_and_questions_are_as_likely_as_each_other():
+    cards, queries, answers = card_rows(4000, 3, 3, 4, n_queries=2, generator=seeded())
+    assert cards.flatten().bincount(minlength=12).sub(3000).abs().max() < 300
+    asked = 3 * (queries[..., 0] // 4) + queries[..., 1] - 12
+    pairs = asked.flatten().bincount(minlength=9).view(3, 3)
+    assert (pairs.diagonal() == 0).all()
+    assert pairs.sub(8000 / 6).fill_diagonal_(0).abs().max() < 170
+    on_card = (cards == answers[:, :1, None]).any(-1).float().mean(0)
+    assert on_card == pytest.approx(1 / 3, abs=0.04)  # no place among the cards is preferred
+
+
+@pytest.mark.parametrize("n_cards", [0, 17])
+def test_more_cards_than_values_and_none_are_refused(n_cards):
+    message = f"n_cards must be 1 to n_values, 16, to differ: got {n_cards}"
+    with pytest.raises(ValueError, match=message):
+        card_rows(2, n_cards=n_cards)
+
+
+def test_a_card_with_one_attribute_has_nothing_to_ask_for():
+    with pytest.raises(ValueError, match=r"n_attributes must be 2 or more, .*: got 1"):
+        card_rows(2, n_attributes=1)
+
+
+def test_after_a_trigger_the_word_before_it_comes_back():
+    ids, copied = backcopy_rows(300, bigram_table(7), seq_len=20, n_triggers=2, generator=seeded())
+    assert ids.shape == copied.shape == (300, 20)
+    assert ids.dtype == torch.int64 and copied.dtype == torch.bool
+    for row, back in zip(ids.tolist(), copied.tolist()):
+        assert row[0] == 7 and 2 <= row[1] < 7 and set(row[1:]) <= set(range(7))
+        assert back[:2] == [False, False]
+        for t in range(2, 20):
+            assert back[t] == (row[t - 1] < 2)
+            assert not back[t] or row[t] == row[t - 2] >= 2  # never two triggers in a row
+    assert copied[:, 2:].float().mean() > 0.1
+
+
+def test_words_that_are_not_copied_follow_the_table_whatever_came_before():
+    table = bigram_table(5, seed=3)
+    ids, copied = backcopy_rows(4000, table, seq_len=30, n_triggers=1, generator=seeded())
+    drawn = ~copied[:, 2:]
+    for first in (slice(0, 14), slice(14, 28)):  # early and late alike
+        last, word = (x[:, first][drawn[:, first]] for x in (ids[:, 1:-1], ids[:, 2:]))
+        counts = (5 * last + word).bincount(minlength=25).view(5, 5).float()
+        assert counts[0].sum() == 0  # after the trigger nothing is drawn
+        share = counts[1:] / counts[1:].sum(1, keepdim=True)
+        assert (share - table[1:]).abs().max() < 0.025
+
+
+def test_a_table_is_one_distribution_a_word_and_its_seeds():
+    state = torch.get_rng_state()
+    table = bigram_table(9, seed=1)
+    assert table.shape == (9, 9) and (table > 0).all()
+    torch.testing.assert_close(table.sum(1), torch.ones(9))
+    assert torch.equal(table, bigram_table(9, seed=1))
+    assert not torch.equal(table, bigram_table(9, seed=2))
+    assert torch.equal(torch.get_rng_state(), state)
+    first = torch.randn(9, 9, generator=seeded(1)).exp()
+    torch.testing.assert_close(table, first / first.sum(1, keepdim=True))
+
+
+def test_without_triggers_nothing_is_copied():
+    assert not backcopy_rows(5, bigram_table(4), n_triggers=0, generator=seeded())[1].any()
+
+
+def test_tables_and_triggers_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=re.escape("a row for each word: got (3, 4)")):
+        backcopy_rows(2, torch.ones(3, 4) / 4)
+    with pytest.raises(ValueError, match="n_triggers must be 0 to 3, with 4 words: got 4"):
+        backcopy_rows(2, bigram_table(4))
+    with pytest.raises(ValueError, match="n_triggers must be 0 to 3, with 4 words: got -1"):
+        backcopy_rows(2, bigram_table(4), n_triggers=-1)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [repeated_rows, recall_rows, card_rows, lambda n, **g: backcopy_rows(n, bigram_table(), **g)],
+)
 def test_rows_are_the_same_for_the_same_seed_and_leave_torch_s_own_alone(rows):
     state = torch.get_rng_state()
     first, again, other = (rows(4, generator=seeded(s))[0] for s in (1, 1, 2))

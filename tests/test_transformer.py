@@ -24,6 +24,7 @@ from lib.transformer import (
     from_gpt2,
     from_llama,
     make_position,
+    share_heads,
 )
 
 SIZES = {"vocab_size": 50, "n_layers": 3, "d_model": 24, "n_heads": 4}
@@ -511,6 +512,137 @@ def test_a_model_can_be_saved_whole_and_blocks_hold_our_attention(tmp_path):
     assert all(isinstance(block.attention, Attention) for block in model.blocks)
 
 
+# ---- Fewer key heads ----------------------------------------------------------------------------
+
+MHA = replace(LLAMA, n_kv_heads=4, qkv_bias=True)  # D = 6
+
+
+def key_rows(model, n_kv_heads, layer=1):
+    """Weights and biases of W_K and W_V as (K, D, C) and (K, D, 1)."""
+    attention = model.blocks[layer].attention
+    for linear in (attention.wk, attention.wv):
+        yield linear.weight.view(n_kv_heads, 6, -1)
+        yield linear.bias.view(n_kv_heads, 6, 1)
+
+
+@pytest.mark.parametrize(("K", "groups"), [(2, [(0, 1), (2, 3)]), (1, [(0, 1, 2, 3)])])
+def test_shared_heads_are_the_mean_of_neighbours_weights_and_biases(K, groups):
+    model = noisy(Transformer(MHA))
+    shared = share_heads(model, K)
+    for before, after in zip(key_rows(model, 4), key_rows(shared, K)):
+        for head, group in enumerate(groups):
+            mean = sum(before[h] for h in group) / len(group)
+            assert torch.allclose(after[head], mean, **EXACT)
+    assert shared.config == replace(MHA, n_kv_heads=K)
+    assert [shared.blocks[0].attention.wk.out_features, shared.blocks[0].attention.head_dim] == [
+        6 * K, 6,
+    ]  # fmt: skip
+    fresh = Transformer(shared.config).double()
+    fresh.load_state_dict(shared.state_dict())  # the shapes of a model that was built so
+    assert torch.allclose(fresh(ids := rows()), shared(ids), **EXACT)
+
+
+def test_pool_gets_the_rows_of_each_group_and_says_what_becomes_of_them():
+    model = noisy(Transformer(MHA))
+    seen = []
+    first = share_heads(model, 2, pool=lambda w: seen.append(w.shape) or w[:, 0])
+    assert seen[:2] == [(2, 2, 6, 24), (2, 2, 6, 1)] and len(seen) == 3 * 4
+    for before, after in zip(key_rows(model, 4), key_rows(first, 2)):
+        assert torch.equal(after, before[[0, 2]])
+
+
+def test_queries_read_the_shared_head_of_their_neighbours():
+    model = noisy(Transformer(replace(MHA, n_layers=1)))
+    shared = share_heads(model, 2, pool=lambda w: w[:, 0])
+    attention = model.blocks[0].attention
+    for linear in (attention.wk, attention.wv):  # the same by hand: head h reads the key head of
+        for p in linear.parameters():  # the first of its pair, 0 0 2 2
+            p.data = p.view(4, 6, -1)[[0, 0, 2, 2]].reshape(p.shape)
+    assert torch.allclose(shared(ids := rows()), model(ids), **EXACT)
+
+
+@pytest.mark.parametrize("K", [1, 2])
+def test_heads_that_are_equal_already_are_shared_without_a_change(K):
+    model = noisy(Transformer(replace(MHA, position="t5")))
+    for block in model.blocks:
+        for linear in (block.attention.wk, block.attention.wv):
+            for p in linear.parameters():
+                equal = p.view(K, 4 // K, 6, -1)[:, :1].expand(-1, 4 // K, -1, -1)
+                p.data = equal.reshape(p.shape)
+    shared = share_heads(model, K)
+    assert torch.allclose(shared(ids := rows()), model(ids), **EXACT)
+    assert sum(p.numel() for p in shared.parameters()) < sum(p.numel() for p in model.parameters())
+
+
+def test_sharing_again_is_sharing_at_once_and_the_present_number_changes_nothing():
+    model, ids = noisy(Transformer(MHA)), rows()
+    assert torch.equal(share_heads(model, 4)(ids), model(ids))
+    twice, once = share_heads(share_heads(model, 2), 1), share_heads(model, 1)
+    assert torch.allclose(twice(ids), once(ids), **EXACT)
+
+
+def test_the_model_that_was_given_stays_as_it_is_and_the_new_one_trains_by_itself():
+    model, ids = noisy(Transformer(replace(MHA, tied=True))), rows()
+    kept, state = {n: p.clone() for n, p in model.state_dict().items()}, torch.get_rng_state()
+    shared = share_heads(model, 2, pool=lambda w: w.mul_(2)[:, 0])  # even if pool writes into w
+    assert torch.equal(torch.get_rng_state(), state)
+    assert shared.head.weight is shared.embedding.weight
+    shared(ids).sum().backward()
+    with torch.no_grad():
+        for p in shared.parameters():
+            assert p.grad is not None and p.grad.shape == p.shape
+            p += 1.0
+    assert all(torch.equal(p, kept[n]) for n, p in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert model.config == replace(MHA, tied=True)
+
+
+def test_cross_attention_shares_too_and_a_cache_still_changes_nothing():
+    shared = share_heads(noisy(Transformer(MHA, cross=True)), 2)
+    assert shared.blocks[0].cross_attention.wk.weight.shape == (12, 24)
+    shared, ids = share_heads(noisy(Transformer(MHA)), 2), rows()
+    caches = [Cache(9) for _ in shared.blocks]
+    parts = [shared(part, caches=caches) for part in ids.split([4, 5], 1)]
+    assert torch.allclose(torch.cat(parts, 1), shared(ids), **EXACT)
+    assert caches[0].nbytes == 2 * 2 * 2 * 9 * 6 * 8  # k and v, B, K, S, D, bytes
+
+
+@pytest.mark.parametrize(
+    ("n_kv_heads", "message"),
+    [
+        (3, "n_kv_heads must divide the present 4: 3 does not"),
+        (8, "n_kv_heads must divide the present 4: 8 does not"),
+        (0, "n_kv_heads must be an integer, 1 or more: got 0"),
+        (-2, "n_kv_heads must be an integer, 1 or more: got -2"),
+        (2.0, "n_kv_heads must be an integer, 1 or more: got 2.0"),
+        (True, "n_kv_heads must be an integer, 1 or more: got True"),
+        (None, "n_kv_heads must be an integer, 1 or more: got None"),
+    ],
+)
+def test_numbers_of_heads_that_cannot_be_shared_are_refused(n_kv_heads, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        share_heads(Transformer(MHA), n_kv_heads)
+
+
+def test_heads_shared_already_cannot_be_told_apart_again():
+    with pytest.raises(ValueError, match="n_kv_heads must divide the present 2: 4 does not"):
+        share_heads(Transformer(LLAMA), 4)
+
+
+def test_latent_attention_has_no_key_heads_to_share():
+    latent = replace(
+        LLAMA, n_kv_heads=None, kv_lora_rank=8, qk_nope_head_dim=6, qk_rope_head_dim=2, v_head_dim=6
+    )
+    with pytest.raises(ValueError, match=r"heads of latent attention share already.* is 8"):
+        share_heads(Transformer(latent), 2)
+
+
+def test_a_pool_that_keeps_all_heads_is_refused():
+    message = re.escape("pool must return (K, D, C) = (2, 6, 24): got (2, 2, 6, 24)")
+    with pytest.raises(ValueError, match=message):
+        share_heads(Transformer(MHA), 2, pool=lambda w: w)
+
+
 # ---- What does not fit --------------------------------------------------------------------------
 
 
@@ -561,12 +693,8 @@ def test_an_encoder_takes_no_caches():
         Transformer(replace(LLAMA, causal=False))(rows(), caches=[Cache(9) for _ in range(3)])
 
 
-LATENT = {"kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 4}
-
-
 @pytest.mark.parametrize(
-    ("name", "fields"),
-    [("window", {"window": 4}), ("n_experts", {"n_experts": 8}), ("kv_lora_rank", LATENT)],
+    ("name", "fields"), [("window", {"window": 4}), ("n_experts", {"n_experts": 8})]
 )
 def test_what_is_not_built_is_refused_by_name(name, fields):
     message = f"Transformer does not support {name}: got {fields[name]}, leave it out"
