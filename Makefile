@@ -63,8 +63,13 @@ notebooks: $(VENV)/.dev  ## run every chapter and compare each output with the s
 site: $(VENV)/.dev book  ## the built site and JupyterLab, seen through a browser
 	@$(QUIET_PROGRESS) $(BIN)/python -m pytest -q -n 2 tests/test_site.py tests/test_lab.py
 
-bench: $(VENV)/.dev  ## side-by-side measurements against other implementations
-	@$(BIN)/python -m benchmarks
+# Peers that would bring other frameworks along come alone, into a folder of their own.
+.venv-bench/.peers: requirements-bench.txt $(VENV)/.dev
+	@echo "Adding peers to measure against"
+	@$(PIP) --no-deps --upgrade --target .venv-bench -r $< && touch $@ || echo "They could not be installed: measuring without them"
+
+bench: $(VENV)/.dev .venv-bench/.peers  ## side-by-side measurements against other implementations: make bench [BENCH=decode]
+	@PYTHONPATH=.venv-bench $(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove the built site and the execution cache (.venv, work/ and progress stay)
 	@rm -rf _build .pytest_cache .ruff_cache

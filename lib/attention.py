@@ -242,21 +242,22 @@ class Attention(nn.Module):
         start = 0 if cache is None else cache.length
         q_positions = torch.arange(start, start + x.shape[1], device=x.device)  # (T,)
         k_positions = torch.arange(start, start + source.shape[1], device=x.device)
+        visible = k_positions <= q_positions[:, None]  # (T, S), where nothing is cached
         if context is None:
             q, k = self.position.rotate(q, q_positions), self.position.rotate(k, k_positions)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, T, D) -> (B, K, S, D)
-            k_positions = cache.positions  # (S,)
-        bias = self._own_bias(q_positions, k_positions) if context is None else 0.0  # (H, T, S)
+            k_positions, visible = cache.positions, cache.visible(q_positions)  # (S,) and (T, S)
+        bias = 0.0 if context is not None else self._own_bias(q_positions, k_positions, visible)
         if mask is not None:
             bias = bias + padding_bias(mask[:, k_positions])  # (B, 1, 1, S)
         return q, k, v, bias
 
-    def _own_bias(self, q_positions, k_positions):
+    def _own_bias(self, q_positions, k_positions, visible):
         """What the places of tokens in one sequence add to their scores -> fits (H, T, S)."""
         bias = self.position.bias(q_positions, k_positions)
         if self.causal:
-            bias = bias + mask_to_bias(k_positions <= q_positions[:, None])
+            bias = bias + mask_to_bias(visible)
         return bias
 
     def _split(self, x):

@@ -61,23 +61,28 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
 
 
 @torch.no_grad()
-def generate(model, ids, max_new_tokens, *, use_cache=True, mask=None, **sampling):
+def generate(model, ids, max_new_tokens, *, use_cache=True, caches=None, mask=None, **sampling):
     """ids (B, T) -> ids (B, T + max_new_tokens): the prompts, and what `model` says after them.
 
     The cache saves time and never changes the result: without it, all is read again for each token.
 
     Args:
-        mask: boolean (B, T), True where a token is real. Prompts of different lengths are padded on
-            the left, so that all end where the new tokens begin.
+        caches: one a layer, of any kind, in place of new ones. What they hold comes before ids; the
+            last new token, which nobody has read yet, is not in them afterwards.
+        mask: boolean (B, S), True where a token is real; S counts cached tokens, too. Prompts of
+            different lengths are padded on the left, so that all end where the new tokens begin.
         sampling: temperature, top_k, top_p and generator, for `sample`.
 
-    Raises ValueError for an empty prompt, more tokens than the model's `max_seq_len`, a prompt that
-    ends in padding, and padding before learned or sinusoidal positions, which it would shift.
+    Raises ValueError for an empty prompt, more tokens than the model's `max_seq_len` or than fit in
+    the caches, a prompt that ends in padding, and padding before learned or sinusoidal positions,
+    which it would shift.
     """
-    _check_prompt(model.config, ids, max_new_tokens, mask)
+    held = _check_caches(model, caches, use_cache)
+    _check_prompt(model.config, ids, max_new_tokens, mask, held)
+    _check_room(caches or (), held + ids.shape[1] + max_new_tokens)
     _check_sampling(**{name: x for name, x in sampling.items() if name != "generator"})
-    length = ids.shape[1] + max_new_tokens
-    caches = [Cache(length) for _ in model.blocks] if use_cache else None
+    if use_cache and caches is None:
+        caches = [Cache(ids.shape[1] + max_new_tokens) for _ in model.blocks]
     unread = ids
     for _ in range(max_new_tokens):
         logits = model(unread, caches=caches, mask=mask)[:, -1]  # (B, T, V) -> (B, V)
@@ -87,6 +92,29 @@ def generate(model, ids, max_new_tokens, *, use_cache=True, mask=None, **samplin
         if mask is not None:
             mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
     return ids
+
+
+def _check_caches(model, caches, use_cache):
+    """Return how many tokens the caches hold."""
+    if caches is None:
+        return 0
+    if not use_cache:
+        raise ValueError("caches are there to be used: leave them out, or use_cache=False")
+    lengths = [cache.length for cache in caches]
+    if len(lengths) != len(model.blocks):
+        raise ValueError(f"there are {len(model.blocks)} layers, but {len(lengths)} caches")
+    if len(set(map(id, caches))) < len(lengths):
+        raise ValueError("each layer needs a cache of its own: got one cache several times")
+    if len(set(lengths)) > 1:
+        raise ValueError(f"caches must hold the same tokens, and hold {lengths}: take new ones")
+    return lengths[0]
+
+
+def _check_room(caches, length):
+    for cache in caches:
+        if length - 1 > cache.max_seq_len:  # the last new token is not read any more
+            got = f"{length - 1} are to be read, {cache.length} of them already in it"
+            raise ValueError(f"a cache has room for {cache.max_seq_len} tokens: {got}")
 
 
 def _check_sampling(temperature=1.0, top_k=None, top_p=None):
@@ -110,7 +138,7 @@ def _checked(logits):
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _check_prompt(config, ids, max_new_tokens, mask):
+def _check_prompt(config, ids, max_new_tokens, mask, held):
     if not isinstance(ids, torch.Tensor) or ids.ndim != 2 or 0 in ids.shape:
         got = tuple(ids.shape) if isinstance(ids, torch.Tensor) else type(ids).__name__
         raise ValueError(f"ids must be a tensor (B, T), a prompt of 1 token or more: got {got}")
@@ -119,15 +147,16 @@ def _check_prompt(config, ids, max_new_tokens, mask):
         raise ValueError(f"max_new_tokens must be an integer, 0 or more: got {max_new_tokens!r}")
     if not config.causal:
         raise ValueError("generate needs a model with causal=True: this one sees what comes after")
-    T, most = ids.shape[1], config.max_seq_len
-    if T + max_new_tokens > most:
-        got = f"{T} of the prompt and {max_new_tokens} new"
+    (B, T), most = ids.shape, config.max_seq_len
+    if held + T + max_new_tokens > most:
+        got = f"{T} of the prompt and {max_new_tokens} new" + f", {held} cached" * (held > 0)
         raise ValueError(f"a sequence may hold max_seq_len = {most} tokens: got {got}")
     if mask is None:
         return
-    if mask.dtype != torch.bool or mask.shape != ids.shape:
-        need, got = tuple(ids.shape), f"{tuple(mask.shape)} of {mask.dtype}"
-        raise ValueError(f"mask must be boolean and as the prompt, {need}: got {got}")
+    if mask.dtype != torch.bool or mask.shape != (B, held + T):
+        need, got = (B, held + T), f"{tuple(mask.shape)} of {mask.dtype}"
+        what = "as the prompt" if held == 0 else "cover what is cached and the prompt"
+        raise ValueError(f"mask must be boolean and {what}, {need}: got {got}")
     if not mask[:, -1].all():
         raise ValueError("a prompt must end with a real token: pad on the left")
     if config.position in ("learned", "sinusoidal") and not mask.all():

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import LlamaConfig
+from transformers import DynamicCache, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from lib import reference
@@ -26,10 +26,11 @@ from lib.attention import (
     window_bias,
 )
 from lib.cache import Cache
-from lib.positions import NoPosition
+from lib.positions import NoPosition, Rope, to_interleaved
 
 DOUBLE = torch.float64
 HEADS = [(6, 6), (6, 3), (6, 2), (6, 1), (1, 1)]
+CUTS = {"prefill": [9], "steps": [1] * 9, "chunks": [4, 3, 2], "prefill and steps": [6, 1, 1, 1]}
 each_heads = pytest.mark.parametrize(("H", "K"), HEADS)
 
 
@@ -325,6 +326,46 @@ def test_the_layer_is_hugging_faces_llama_attention_without_its_rotation(H, K, D
     close(ours(x, mask=mask), theirs(x, position_embeddings=unrotated, attention_mask=both)[0])
 
 
+@pytest.mark.parametrize("K", [6, 3, 2, 1])
+@pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS.keys())
+def test_shared_heads_are_hugging_faces_llama_attention_with_both_caches(cuts, K):
+    config = LlamaConfig(
+        hidden_size=24, num_attention_heads=6, num_key_value_heads=K, head_dim=4,
+        attn_implementation="sdpa",
+    )  # fmt: skip
+    theirs = LlamaAttention(config, layer_idx=0).to(DOUBLE).eval()
+    ours = some_layer(24, 6, K, 4, position=Rope(4))
+    for name, heads in (("q", 6), ("k", K), ("v", None), ("o", None)):
+        weight = getattr(theirs, f"{name}_proj").weight
+        weight = to_interleaved(weight, heads) if heads else weight  # their pairs: (i, i + D/2)
+        getattr(ours, f"w{name}").load_state_dict({"weight": weight})
+    x, cache, other_cache = some_x(2, 9, 24), Cache(9), DynamicCache()
+    angles = torch.arange(9, dtype=DOUBLE)[:, None] * torch.tensor([1.0, 0.01], dtype=DOUBLE)
+    angles = torch.cat((angles, angles), -1)[None]  # (1, S, D)
+    for part, at in zip(x.split(cuts, dim=1), torch.arange(9).split(cuts)):
+        seen = (torch.arange(at[-1] + 1) <= at[:, None])[None, None]
+        turns = angles[:, at].cos(), angles[:, at].sin()
+        y, _ = theirs(part, turns, seen, past_key_values=other_cache)
+        close(ours(part, cache=cache), y)
+    kept = other_cache.layers[0]
+    assert cache.nbytes == kept.keys.nbytes + kept.values.nbytes  # K heads, not 6
+
+
+@each_heads
+@pytest.mark.parametrize(("T", "S"), [(9, 9), (3, 9), (1, 9)], ids=["prefill", "chunk", "step"])
+def test_shared_heads_are_torchs_and_tiling_them_is_something_else(T, S, H, K):
+    q, k, v = some_qkv(H=H, K=K, T=T, S=S)
+    y, seen = attention(q, k, v, causal_bias(T, S)), causal_bias(T, S) == 0
+    close(y, scaled_dot_product_attention(q, k, v, seen, enable_gqa=True))
+    G = H // K
+    repeated = (x.repeat_interleave(G, dim=1) for x in (k, v))  # 0 0 1 1
+    close(y, scaled_dot_product_attention(q, *repeated, seen))
+    tiled = (x.repeat(1, G, 1, 1) for x in (k, v))  # 0 1 0 1
+    apart = (y - scaled_dot_product_attention(q, *tiled, seen)).abs().amax((0, 2, 3))  # (H,)
+    heads = torch.arange(H)
+    assert torch.equal(apart > 0.1, heads // G != heads % K)
+
+
 def test_grouped_heads_are_full_heads_with_repeated_keys_and_values():
     grouped, full = some_layer(12, 6, 2), some_layer(12, 6)
     full.wq, full.wo = grouped.wq, grouped.wo
@@ -385,9 +426,6 @@ def test_cross_attention_sees_all_of_the_context_causal_or_not(T, S):
     close(free(x, context=context[:, order]), free(x, context=context))
     mask = torch.arange(S).expand(2, S) < S - 1
     close(free(x, context=context, mask=mask), free(x, context=context[:, :-1]))
-
-
-CUTS = {"prefill": [9], "steps": [1] * 9, "chunks": [4, 3, 2], "prefill and steps": [6, 1, 1, 1]}
 
 
 @each_heads
@@ -486,6 +524,25 @@ def test_a_cache_may_return_fewer_tokens_if_it_says_which(position, padded):
         q, k, v, bias = layer.qkv(x, mask=mask)
         y = attention(q, k, v, bias + sink).transpose(1, 2).flatten(2)
         close(torch.cat(steps, 1), layer.wo(y))
+
+
+class EveryOther(Cache):
+    """Returns all it has, and shows every query every other token before it."""
+
+    def visible(self, q_positions):
+        back = q_positions[:, None] - self.positions
+        return (back >= 0) & (back % 2 == 0)
+
+
+@pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS.keys())
+def test_a_cache_decides_what_a_query_sees(cuts):
+    layer, x, cache = some_layer(12, 6, 2, position=Slope()), some_x(2, 9, 12), EveryOther(9)
+    with torch.no_grad():
+        parts = [layer(part, cache=cache) for part in x.split(cuts, dim=1)]
+        q, k, v, bias = layer.qkv(x)
+        odd = (torch.arange(9)[:, None] - torch.arange(9)) % 2 == 1
+        y = attention(q, k, v, bias + mask_to_bias(~odd)).transpose(1, 2).flatten(2)
+        close(torch.cat(parts, 1), layer.wo(y))
 
 
 def test_the_layer_leaves_its_inputs_alone_and_answers_the_same_twice():
@@ -603,6 +660,8 @@ WRONG_SIZE = {
     "n_kv_heads must divide n_heads: 3 does not divide 8": lambda: Attention(64, 8, 3),
     "n_kv_heads must divide n_heads: 8 does not divide 4": lambda: Attention(64, 4, 8),
     "n_heads must be 1 or more: got 0": lambda: Attention(64, 0),
+    "n_kv_heads must be 1 or more: got 0": lambda: Attention(64, 8, 0),
+    "n_kv_heads must be 1 or more: got -2": lambda: Attention(64, 8, -2),
     "head_dim must be 1 or more: got 0": lambda: Attention(64, 2, head_dim=0),
     "x must be (B, T, 12) and context (B, S, 12): got (2, 4, 11)": lambda: LAYER(
         torch.ones(2, 4, 11)

@@ -13,6 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from lib.cache import Cache, Int8Cache, PagedCache, PagePool, SlidingWindowCache
 from lib.config import ModelConfig
 from lib.generate import generate, probabilities, sample
 from lib.tokenizer import BPETokenizer
@@ -244,6 +245,59 @@ def test_a_mask_without_padding_changes_nothing_even_for_learned_positions():
     )
 
 
+KINDS = {
+    "plain": lambda: Cache(40),
+    "a window wide enough": lambda: SlidingWindowCache(40),
+    "paged": lambda: PagedCache(PagePool(10, 4)),
+}
+
+
+def caches_of(kind, model):
+    return [kind() for _ in model.blocks]
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("padded", [False, True], ids=["", "padded"])
+def test_caches_of_one_s_own_change_nothing_and_hold_all_but_the_last_token(kind, padded):
+    model, ids = make(), torch.randint(50, (2, 6), generator=seeded())
+    mask = torch.arange(6) >= torch.tensor([[0], [2]]) if padded else None
+    caches = caches_of(kind, model)
+    got = generate(model, ids, 9, caches=caches, mask=mask, temperature=0)
+    assert torch.equal(got, generate(model, ids, 9, use_cache=False, mask=mask, temperature=0))
+    assert [cache.length for cache in caches] == [14] * 3
+
+
+@pytest.mark.parametrize("kind", [*KINDS.values(), lambda: Int8Cache(40)], ids=[*KINDS, "int8"])
+@pytest.mark.parametrize("padded", [False, True], ids=["", "padded"])
+def test_a_conversation_goes_on_from_what_the_caches_hold(kind, padded):
+    model, generator = make(), seeded()
+    ids, more = torch.randint(50, (2, 2, 6), generator=generator)
+    mask = torch.arange(24) >= torch.tensor([[0], [2]]) if padded else None
+
+    def seen(S):
+        return None if mask is None else mask[:, :S]
+
+    caches = caches_of(kind, model)
+    first = generate(model, ids, 5, caches=caches, mask=seen(6), temperature=0)
+    unread = torch.cat((first[:, -1:], more), 1)  # the last token was never read
+    second = generate(model, unread, 7, caches=caches, mask=seen(17), temperature=0)
+    assert torch.equal(second[:, :7], unread) and second.shape == (2, 14)
+    whole = torch.cat((first, more), 1)
+    at_once = generate(model, whole, 7, caches=caches_of(kind, model), mask=seen(17), temperature=0)
+    assert torch.equal(at_once[:, 11:], second[:, 1:])
+    assert at_once[:, 17:].unique().numel() > 3
+
+
+def test_a_window_generates_past_its_size_from_what_it_still_sees():
+    model = make(replace(LLAMA, n_layers=1))  # what left the window then has no influence at all
+    ids = torch.randint(50, (2, 4), generator=seeded())
+    got = generate(model, ids, 30, caches=[SlidingWindowCache(5)], temperature=0)
+    for t in (8, 20, 33):  # rotary distances are what counts
+        assert torch.equal(model(got[:, t - 5 : t])[:, -1].argmax(-1), got[:, t])
+    full = generate(model, ids, 30, temperature=0)
+    assert not torch.equal(got, full)
+
+
 def test_text_goes_in_and_text_comes_out():
     tokenizer = BPETokenizer.train("the cat sat on the mat. the dog sat on the log. " * 5, 265)
     model = make(replace(LLAMA, vocab_size=tokenizer.vocab_size))
@@ -336,6 +390,43 @@ RIGHT = torch.tensor([[True, True, True], [True, True, False]])
 def test_prompts_that_cannot_be_continued_are_refused(ids, new, other, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         generate(make(), ids, new, **other)
+
+
+def held(n, *lengths):
+    """One cache with room for n tokens for each of these lengths, which it holds."""
+    caches = [Cache(n) for _ in lengths]
+    for cache, length in zip(caches, lengths):
+        cache.append(*[torch.zeros(2, 2, length, 6, dtype=torch.float64)] * 2)
+    return caches
+
+
+@pytest.mark.parametrize(
+    ("new", "other", "message"),
+    [
+        (1, {"caches": held(9, 0, 0)}, "there are 3 layers, but 2 caches"),
+        (1, {"caches": []}, "there are 3 layers, but 0 caches"),
+        (1, {"caches": held(9, 4, 4, 3)}, "caches must hold the same tokens, and hold [4, 4, 3]"),
+        (1, {"caches": held(9, 0) * 3}, "each layer needs a cache of its own: got one cache sever"),
+        (1, {"caches": held(9, 0, 0, 0), "use_cache": False}, "caches are there to be used: leave"),
+        (5, {"caches": held(9, 3, 3, 3)},
+         "a cache has room for 9 tokens: 10 are to be read, 3 of them already in it"),
+        (55, {"caches": held(70, 7, 7, 7)},
+         "max_seq_len = 64 tokens: got 3 of the prompt and 55 new, 7 cached"),
+        (1, {"caches": held(9, 2, 2, 2), "mask": MASK},
+         "mask must be boolean and cover what is cached and the prompt, (2, 5): got (2, 3) of"),
+    ],
+)  # fmt: skip
+def test_caches_that_do_not_fit_are_refused_and_left_as_they_are(new, other, message):
+    before = [cache.length for cache in other["caches"]]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        generate(make(), IDS, new, **other)
+    assert [cache.length for cache in other["caches"]] == before
+
+
+def test_caches_are_filled_to_the_last_place():
+    model, caches = make(), held(9, 3, 3, 3)
+    generate(model, IDS, 4, caches=caches)
+    assert [cache.length for cache in caches] == [9] * 3
 
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal"])
