@@ -1,16 +1,21 @@
 """Experiments in a reduced form, and the tables they left: same columns, at least three seeds."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 import experiments
-from experiments import induction, language, positions, read_table
-from lib.data import Grammar
-from lib.positions import Rope
+from experiments import decode, induction, language, positions, read_table, sharing, sinks
+from lib.attention import mask_to_bias
+from lib.cache import Cache, SlidingWindowCache
+from lib.data import Grammar, card_rows
+from lib.positions import NoPosition, Rope
+from lib.transformer import share_heads
 
 TABLES = {
     "induction": "kind", "positions": "scheme", "positions_stretched": "extension",
-    "language": "kind", "language_curves": "kind", "language_sweep": "kind",
+    "language": "kind", "language_curves": "kind", "language_sweep": "kind", "sinks": "kind",
 }  # fmt: skip
 
 
@@ -147,3 +152,317 @@ def test_the_tied_model_starts_small_and_has_one_map():
     model = language.build("tied, small")
     assert model.head.weight is model.embedding.weight
     assert model.embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+# ---- Attention sinks ----------------------------------------------------------------------------
+
+
+def test_a_short_sink_run_gives_the_row_of_the_table():
+    row = sinks.run("RoPE, no mark", seed=0, steps=2)
+    assert list(row) == list(read_table("sinks")[0])
+    assert {r["kind"] for r in read_table("sinks")} == set(sinks.KINDS)
+
+
+class Within(NoPosition):
+    """A second way to hide tokens: as a bias on the scores, with no cache."""
+
+    def __init__(self, inside, window, first):
+        super().__init__()
+        self.inside, self.window, self.first = inside, window, first
+
+    def rotate(self, x, positions):
+        return self.inside.rotate(x, positions)
+
+    def bias(self, q_positions, k_positions):
+        back = q_positions[:, None] - k_positions
+        return mask_to_bias((back < self.window) | (k_positions < self.first))
+
+
+@pytest.mark.parametrize("position", ["learned", "rope"])
+def test_losses_through_window_caches_are_those_under_masks(position):
+    torch.manual_seed(0)
+    model = sinks.build(position, std=0.5)
+    ids, _ = sinks.held_out(n_rows=16)
+    found = sinks.losses(model, ids)
+    layer = model.blocks[0].attention
+    inside, expected = layer.position, []
+    with torch.no_grad():
+        for window, first in ((64, 0), (8, 0), (7, 1)):
+            layer.position = Within(inside, window, first)
+            expected.append(sinks.loss_on(model, ids).item())
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert len({round(x, 4) for x in found}) == 3
+
+
+def test_a_window_that_is_filled_token_by_token_loses_the_same():
+    torch.manual_seed(0)
+    model = sinks.build(std=0.5)
+    ids, _ = sinks.held_out(n_rows=4)
+    cache = SlidingWindowCache(7, sinks=1)
+    with torch.no_grad():
+        steps = [model(ids[:, t : t + 1], caches=[cache]) for t in range(63)]
+    right = torch.cat(steps, 1).log_softmax(-1).gather(2, ids[:, 1:, None])
+    assert -right.mean().item() == pytest.approx(sinks.losses(model, ids)[2], abs=1e-5)
+
+
+def test_the_true_loss_is_that_of_the_table_and_the_rule():
+    ids = torch.tensor([[24, 7, 0, 7, 9]])  # mark, word, trigger, word again, word
+    copied = torch.tensor([[False, False, False, True, False]])
+    table = sinks.TABLE
+    by_hand = -torch.stack((torch.tensor(1 / 20), table[7, 0], table[7, 9])).log().sum() / 4
+    assert sinks.true_loss(ids, copied) == pytest.approx(by_hand.item(), abs=1e-6)
+    by_hand = -torch.stack((table[7, 0], table[7, 9])).log().sum() / 3
+    assert sinks.true_loss(ids[:, 1:], copied[:, 1:]) == pytest.approx(by_hand.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("mark", [True, False])
+def test_no_trained_model_is_better_than_the_truth(mark):
+    ids, copied = sinks.held_out(mark)
+    assert ids.shape[1] == 63 + mark and (ids[:, 0] == 24).all() == mark
+    floor = sinks.true_loss(ids, copied)
+    for row in read_table("sinks"):
+        if row["kind"].endswith("no mark") != mark:
+            assert row["floor"] == pytest.approx(floor, abs=1e-4)
+            assert floor < row["full"] < floor + 0.1
+
+
+def test_a_sink_is_measured_where_the_window_has_lost_the_first_token(monkeypatch):
+    weights = torch.zeros(1, 12, 12)
+    weights[0, :, 0] = 0.75
+    weights[0, :8, 0] = 9.0  # these queries still see token 0 within the last 8
+    weights[0, 10, 0] = 0.25  # the one trigger
+    lengths = torch.full((1, 12), 4.0)
+    lengths[0, 0] = 1.0
+    copied = torch.zeros(1, 13, dtype=torch.bool)
+    copied[0, 11] = True  # the word after it
+    monkeypatch.setattr(sinks, "look", lambda model, ids: (weights, lengths))
+    assert sinks.sink(None, torch.zeros(1, 13), copied) == (0.75, 0.25, 0.25)
+
+
+def test_look_returns_the_weights_and_lengths_that_were_used_and_leaves_no_hook():
+    torch.manual_seed(0)
+    model = sinks.build(std=0.5)
+    ids, _ = sinks.held_out(n_rows=3)
+    weights, lengths = sinks.look(model, ids)
+    layer, block = model.blocks[0].attention, model.blocks[0]
+    assert not layer._forward_pre_hooks
+    x = block.attention_norm(model.position.embed(model.embedding(ids), torch.arange(64)))
+    v = layer.wv(x)
+    torch.testing.assert_close(lengths, v.square().sum(-1).sqrt())
+    torch.testing.assert_close(layer.wo(weights @ v), layer(x))
+
+
+def test_a_small_start_is_small_and_a_larger_one_is_the_models_own():
+    torch.manual_seed(0)
+    stds = [sinks.build(std=std).blocks[0].attention.wq.weight.std().item() for std in (0.02, None)]
+    assert stds == pytest.approx([0.02, 32**-0.5], rel=0.1)
+
+
+def test_the_table_of_sinks_says_what_the_chapter_says():
+    rows = [row for row in read_table("sinks") if row["kind"] == "learned"]
+    assert len(rows) >= 5
+    for row in rows:
+        assert row["on token 0"] > 0.5 > 0.05 > row["on token 0 at triggers"]
+        assert row["length of value 0"] < 0.5
+        assert row["window"] - row["full"] > 10 * abs(row["first and window"] - row["full"])
+
+
+# ---- Sharing heads ------------------------------------------------------------------------------
+
+CELL = ("comparison", "kind", "n_heads", "head_dim", "d_ff", "steps")
+
+
+def recall_cells():
+    """Seeds by everything else that tells one kind of model from another."""
+    cells = {}
+    for row in read_table("recall"):
+        cells.setdefault(tuple(row[name] for name in CELL), []).append(row)
+    return cells
+
+
+def test_the_recall_table_has_the_same_seeds_of_every_variant_and_right_sizes():
+    cells = recall_cells()
+    assert len(cells) == len(sharing.variants())
+    for comparison, kind, sizes, steps in sharing.variants():
+        model = sharing.build(**sizes)
+        c = model.model.config
+        rows = cells[comparison, kind, c.n_heads, c.head_dim, c.d_ff, steps]
+        assert len({row["seed"] for row in rows}) == len(rows) >= 3
+        assert {row["parameters"] for row in rows} == {sharing.count(model)}
+        assert {row["cache"] for row in rows} == {sharing.cache_per_token(c)}
+
+
+def test_the_table_of_recall_says_what_the_chapters_say():
+    found = {cell[:4]: [row["accuracy"] for row in rows] for cell, rows in recall_cells().items()}
+    narrow = [found["as is", kind, 8, 8] for kind in ("MHA", "GQA-4", "GQA-2", "MQA")]
+    for more, fewer in pairwise(narrow):
+        assert min(more) > max(fewer)  # beyond the spread
+    assert min(found["as is", "MQA", 8, 16]) > max(found["equal cache", "MHA", 2, 8])  # 32 numbers
+    assert min(found["as is", "MLA-16", 8, 8]) > max(found["as is", "MQA", 8, 8])  # 16
+    assert max(found["equal parameters", "GQA-2", 8, 8]) < min(found["as is", "GQA-4", 8, 8])
+
+
+def test_a_short_recall_run_gives_the_row_of_the_table():
+    row = sharing.run("MLA-16", {"latent": 16}, seed=0, steps=2)
+    assert ["comparison", *row] == list(read_table("recall")[0])
+
+
+@pytest.mark.parametrize(
+    "sizes", [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1, "head_dim": 16}, {"latent": 16}]
+)
+def test_cache_per_token_is_what_a_cache_holds(sizes):
+    model = sharing.build(**sizes)
+    cache = Cache(max_seq_len=1)
+    model.model.blocks[0](torch.randn(1, 1, 64), cache=cache)
+    assert sharing.cache_per_token(model.model.config) == cache.nbytes // 4
+    if "latent" in sizes:
+        assert cache.nbytes // 4 == sizes["latent"]  # the rotary key is paid for
+
+
+def test_equal_parameters_are_equal_within_a_tenth_of_a_percent():
+    whole = sharing.count(sharing.build())
+    equal = [sizes for name, _, sizes, _ in sharing.variants() if name == "equal parameters"]
+    assert len(equal) == 3
+    for sizes in equal:
+        assert sharing.count(sharing.build(**sizes)) == pytest.approx(whole, rel=1e-3)
+
+
+def test_a_reader_sees_the_sum_of_a_cards_values_and_earlier_tokens_only():
+    torch.manual_seed(0)
+    model = sharing.build()
+    cards, queries, _ = card_rows(2, **sharing.CARDS, generator=torch.Generator().manual_seed(0))
+    logits = model(cards, queries)
+    assert logits.shape == (2, 16, 4 * 17)
+    torch.testing.assert_close(model(cards.flip(2), queries), logits)  # a sum has no order
+    torch.testing.assert_close(model(cards.flip(1), queries), logits)  # nor have cards: no position
+    torch.testing.assert_close(model(cards, queries[:, :5]), logits[:, :5])
+    assert not torch.allclose(model(cards.roll(1, 0), queries), logits)
+
+
+def test_who_looks_cards_up_is_always_right_and_who_guesses_a_card_is_not():
+    class LookUp(torch.nn.Module):
+        def forward(self, cards, queries):
+            N = sharing.CARDS["n_values"]
+            fits = (cards[:, None] == queries[:, :, :1, None]).any(-1)  # (B, Q, N)
+            on_it = torch.nn.functional.one_hot(cards, 4 * (N + 1)).sum(2)  # (B, N, V)
+            asked = torch.arange(4 * (N + 1)) // N == queries[..., 1:] - 4 * N  # (B, Q, V)
+            return (self.weigh(fits).double() @ on_it.double()) * asked
+
+        def weigh(self, fits):
+            return fits
+
+    class Guess(LookUp):
+        def weigh(self, fits):
+            return torch.ones_like(fits)
+
+    assert sharing.accuracy(LookUp()) == 1.0
+    assert sharing.accuracy(Guess()) == pytest.approx(1 / 8, abs=0.02)
+
+
+def test_a_short_conversion_gives_the_rows_of_the_table():
+    rows = sharing.convert(seed=0, steps=1, marks=(0, 2))
+    table = read_table("conversion")
+    assert list(rows[0]) == list(table[0])
+    assert {(r["kv_heads"], r["start"]) for r in rows} == {
+        (r["kv_heads"], r["start"]) for r in table
+    }
+    seeds = {}
+    for row in table:
+        seeds.setdefault((row["kv_heads"], row["start"], row["steps"]), []).append(row["seed"])
+    assert len(seeds) == 1 + 2 * (4 * 5 + 1)
+    assert all(
+        sorted(found) == list(range(len(found))) and len(found) >= 3 for found in seeds.values()
+    )
+
+
+def test_starts_come_from_the_trained_model_and_a_new_one_does_not(monkeypatch):
+    seen = []
+
+    def keep(model, seed, marks):
+        seen.append((model.config.n_kv_heads, model.embedding.weight))
+        return {}
+
+    monkeypatch.setattr(sharing, "uptrain", keep)
+    sharing.convert(seed=0, steps=1)
+    assert [K for K, _ in seen] == [2] * 4 + [1] * 4
+    trained = seen[0][1]
+    same = [torch.equal(weight, trained) for _, weight in seen]
+    assert same == [True, True, True, False] * 2
+
+
+def test_ways_to_start_keep_one_head_or_make_new_ones_of_the_right_size():
+    w = torch.randn(2, 3, 40, 400)
+    assert torch.equal(sharing.first_of(w), w[:, 0])
+    new = sharing.at_random(w)
+    assert new.shape == (2, 40, 400)
+    assert new.std().item() == pytest.approx(0.05, rel=0.02)
+    assert not torch.allclose(new[0], new[1])
+
+
+def test_scores_are_those_of_a_perfect_and_of_an_ignorant_model():
+    def perfect(ids):
+        logits = torch.zeros(*ids.shape, 24)
+        return logits.scatter(2, ids.roll(-1, 1)[..., None], 50.0)
+
+    assert sharing.score(perfect) == {"loss": 0.0, "accuracy": 1.0}
+    ignorant = sharing.score(lambda ids: torch.zeros(*ids.shape, 24))
+    assert ignorant == {"loss": 3.178, "accuracy": 0.0}  # log 24, and a key is the first of equals
+
+
+def test_uptraining_looks_before_and_after_and_changes_the_model_in_place():
+    torch.manual_seed(0)
+    model = sharing.build_recall()
+    half = share_heads(model, 2)
+    before = half.blocks[0].attention.wk.weight.clone()
+    scores = sharing.uptrain(half, seed=0, marks=(0, 1, 3))
+    assert list(scores) == [0, 1, 3]
+    assert scores[3] == sharing.score(half) != scores[0]
+    assert not torch.equal(half.blocks[0].attention.wk.weight, before)
+    assert scores[0] == sharing.score(share_heads(model, 2))  # the model given has not learned
+
+
+def test_a_model_with_fewer_heads_is_built_with_the_shapes_of_a_shared_one():
+    shared = share_heads(sharing.build_recall(), 2).state_dict()
+    built = sharing.build_recall(2).state_dict()
+    assert {n: p.shape for n, p in shared.items()} == {n: p.shape for n, p in built.items()}
+
+
+# ---- Decoding with shared heads -----------------------------------------------------------------
+
+
+def test_a_short_decode_run_gives_the_rows_of_the_table():
+    rows = decode.measure(1, 16, rounds=1, ways=decode.SHARED + decode.LATENT)
+    table = read_table("decode")
+    assert ["run", *rows[0]] == list(table[0])
+    assert all(time == "" or time > 0 for row in rows for time in list(row.values())[4:])
+    for batch, context in decode.grid():
+        cell = [r for r in table if (r["batch"], r["context"]) == (batch, context)]
+        assert {(r["variant"], r["way"]) for r in cell} >= set(decode.SHARED)
+        assert len({r["run"] for r in cell}) >= 3
+    header = (experiments.RESULTS / "decode.csv").read_text(encoding="utf-8").splitlines()[2]
+    assert header.startswith("# one thread of ")
+    assert decode.processor().startswith("one thread of ")
+
+
+@pytest.mark.parametrize("variant", ["GQA-4", "GQA-2", "MQA"])
+def test_repeated_keys_and_values_change_nothing_but_the_time(variant):
+    blocks = [decode.build(variant, way) for way in ("grouped", "repeated")]
+    blocks[1].load_state_dict(blocks[0].state_dict())
+    caches, x = [Cache(5), Cache(5)], torch.randn(2, 5, decode.D_MODEL)
+    with torch.no_grad():
+        ours, theirs = (block(x, cache=cache) for block, cache in zip(blocks, caches))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert caches[0].nbytes == caches[1].nbytes
+
+
+@pytest.mark.parametrize(("variant", "way"), decode.SHARED + decode.LATENT)
+def test_every_timed_step_has_the_same_context_however_often_it_is_taken(variant, way, monkeypatch):
+    caches = []
+    monkeypatch.setattr(decode, "Cache", lambda n: caches.append(Cache(n)) or caches[-1])
+    for function in decode.step(variant, way, batch=2, context=7):
+        for _ in range(2 * (function is not None)):
+            function()
+            assert caches[0].length == 7
+    heads = decode.KV_HEADS.get(variant)
+    numbers = decode.LATENT_ROW if heads is None else 2 * heads * decode.HEAD_DIM
+    assert caches[0].nbytes == 2 * 7 * numbers * 4  # batch, tokens, bytes

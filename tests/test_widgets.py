@@ -2,16 +2,20 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import ipywidgets
 import numpy as np
 import pytest
 
+from lib.config import MODELS
 from lib.data import TEXTS
 from lib.figures import matrix, picture, tokens
 from lib.tokenizer import GPT4_PATTERN, BPETokenizer, ByteTokenizer
 from lib.widgets import (
     attention_explorer,
+    cache_calculator,
+    decode_stepper,
     explore,
     head_gallery,
     progress_bar,
@@ -228,6 +232,78 @@ def test_a_rope_dial_holds_the_vectors_and_the_positions_as_they_were_given():
 def test_a_rope_dial_says_what_does_not_fit(wrong, message):
     with pytest.raises(ValueError, match=message):
         dial(**wrong)
+
+
+def stepper(words=("The", "cat", "sat"), **more):
+    return decode_stepper(words, **{"alt": "steps", **more})
+
+
+def test_a_decode_stepper_holds_its_words_and_how_they_are_fed():
+    piece = stepper(prompt=np.int64(2), chunk=2, cached=False)
+    assert repr(piece) == "DecodeStepper: steps"
+    assert piece.words == ["The", "cat", "sat"]
+    assert (piece.prompt, piece.chunk, piece.cached, piece.step) == (2, 2, False, 0)
+    assert (stepper().prompt, stepper().chunk, stepper().cached) == (1, None, True)
+    assert len(json.dumps(piece.get_state())) < 40_000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"words": "The cat"}, r"got 'The cat': try \['The', 'cat'\]"),
+        ({"words": ["The"]}, "words must be 2 to 10, to be seen at once: got 1"),
+        ({"words": list("abcdefghijk")}, "words must be 2 to 10, to be seen at once: got 11"),
+        ({"words": ["a", 1]}, "words must be strings that can be seen: got 1"),
+        ({"words": ["a", " "]}, "words must be strings that can be seen: got ' '"),
+        ({"prompt": 0}, "prompt must be an integer in 1..2, for 3 words: got 0"),
+        ({"prompt": 3}, "prompt must be an integer in 1..2, for 3 words: got 3"),
+        ({"prompt": 1.0}, "prompt must be an integer in 1..2, for 3 words: got 1.0"),
+        ({"prompt": True}, "prompt must be an integer in 1..2, for 3 words: got True"),
+        ({"chunk": 3}, "chunk must be None, for all at once, 2 or 1: got 3"),
+        ({"chunk": True}, "chunk must be None, for all at once, 2 or 1: got True"),
+        ({"cached": 1}, "cached must be True or False: got 1"),
+        ({"alt": " "}, "alternative text"),
+    ],
+)
+def test_a_decode_stepper_says_what_does_not_fit(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        stepper(**wrong)
+
+
+def calculator(models=None, **more):
+    models = {"GPT-2": MODELS["gpt2"]} if models is None else models
+    return cache_calculator(models, **{"alt": "caches", **more})
+
+
+def test_a_cache_calculator_holds_the_models_with_their_parameters():
+    piece = calculator({name: MODELS[name] for name in ("mistral-7b", "deepseek-v3")}, batch=4)
+    assert repr(piece) == "CacheCalculator: caches"
+    first, second = piece.models
+    assert (first["name"], first["parameters"]) == ("mistral-7b", 7_241_732_096)
+    assert (first["config"]["window"], first["config"]["kv_lora_rank"]) == (4096, None)
+    assert (second["parameters"], second["config"]["kv_lora_rank"]) == (None, 512)
+    assert (piece.chosen, piece.context, piece.batch) == (0, 32_768, 4)
+    assert (piece.cache_bytes, piece.weight_bytes, piece.card) == (2, 2, 80)
+    assert calculator(context=np.int64(7)).context == 7
+    assert len(json.dumps(calculator(MODELS).get_state())) < 50_000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"models": {}}, "models must name at least one to choose: got none"),
+        ({"models": ["gpt2"]}, r"a dictionary, config by name: got \['gpt2'\]"),
+        ({"models": {"E": replace(MODELS["gpt2"], causal=False)}}, "E: causal=False .* no cache"),
+        ({"context": 0}, "context must be an integer, 1 or more: got 0"),
+        ({"context": 1e3}, "context must be an integer, 1 or more: got 1000.0"),
+        ({"batch": 0}, "batch must be an integer, 1 or more: got 0"),
+        ({"batch": True}, "batch must be an integer, 1 or more: got True"),
+        ({"alt": " "}, "alternative text"),
+    ],
+)
+def test_a_cache_calculator_says_what_does_not_fit(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        calculator(**wrong)
 
 
 def causal(L=2, H=2, T=3):

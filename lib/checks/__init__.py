@@ -9,11 +9,24 @@
     multi_head    chapter 3
     positions     chapter 4
     transformer   chapter 5
+    kv_cache      chapter 6
+    mqa_gqa       chapter 7
+    mla           chapter 8
 
 `EXERCISES` holds every exercise under "chapter.exercise".
 """
 
-from lib.checks import attention, multi_head, positions, tokenization, transformer, warm_up
+from lib.checks import (
+    attention,
+    kv_cache,
+    mla,
+    mqa_gqa,
+    multi_head,
+    positions,
+    tokenization,
+    transformer,
+    warm_up,
+)
 from lib.checks.framework import Exercise, Verdict
 from lib.checks.record import Progress, load
 
@@ -22,6 +35,9 @@ __all__ = [
     "Exercise",
     "Verdict",
     "attention",
+    "kv_cache",
+    "mla",
+    "mqa_gqa",
     "multi_head",
     "positions",
     "progress",
@@ -30,7 +46,17 @@ __all__ = [
     "warm_up",
 ]
 
-CHAPTERS = (warm_up, tokenization, attention, multi_head, positions, transformer)
+CHAPTERS = (
+    warm_up,
+    tokenization,
+    attention,
+    multi_head,
+    positions,
+    transformer,
+    kv_cache,
+    mqa_gqa,
+    mla,
+)
 EXERCISES: dict[str, Exercise] = {
     thing.key: thing
     for chapter in CHAPTERS

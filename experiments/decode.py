@@ -1,0 +1,135 @@
+"""Chapters 7 and 8: the time of one decoded token, as context, batch and key heads change.
+
+A block as wide as GPT-2 small's: 12 query heads of 64, a feed-forward layer of 3072. Timed are its
+attention alone, over keys and values that are cached already; the attention layer, maps and cache
+included; and the whole block. The same is timed when keys and values are first repeated for every
+query head, as many programs do, and, for one sequence, with latent attention, which has no
+attention alone. All ways take turns, so that a busy moment hits them alike; of each, the best call
+of a run counts. Small caches stay near the processor between two calls, which a model of many
+layers would not let them.
+
+    python -m experiments.decode
+"""
+
+import platform
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from experiments import write_table
+from lib.attention import Attention, attention
+from lib.cache import Cache
+from lib.config import ModelConfig
+from lib.transformer import Block
+
+D_MODEL, HEADS, HEAD_DIM, D_FF = 768, 12, 64, 3072
+KV_HEADS = {"MHA": 12, "GQA-4": 4, "GQA-2": 2, "MQA": 1}
+LATENT_ROW = 160  # numbers that latent attention keeps of a token: 128, and 32 with positions
+SHARED = [(name, "grouped") for name in KV_HEADS]
+SHARED += [(name, "repeated") for name in KV_HEADS if name != "MHA"]
+LATENT = [("MLA", "absorbed"), ("MLA", "naive")]
+PARTS = ("attention ms", "layer ms", "block ms")
+CONTEXTS, BATCHES, RUNS = (128, 512, 2048, 4096, 8192, 16384), (1, 4, 16), 3
+MOST_NUMBERS = 110_000_000  # of a cache: with more, the table would need much memory and time
+
+
+def repeated_attention(q, k, v, bias=0.0):
+    """`attention` as many write it: a copy of keys and values for every query head, each time."""
+    G = q.shape[1] // k.shape[1]
+    return attention(q, k.repeat_interleave(G, 1), v.repeat_interleave(G, 1), bias)
+
+
+class RepeatedAttention(Attention):
+    """The layer with `repeated_attention`: the same result and the same small cache."""
+
+    def forward(self, x, *, context=None, mask=None, cache=None):
+        """x (B, T, C) -> (B, T, C)."""
+        y = repeated_attention(*self.qkv(x, context=context, mask=mask, cache=cache))
+        return self.wo(y.transpose(1, 2).flatten(2))
+
+
+def build(variant, way):
+    """A block of one variant, computed in one way."""
+    sizes = {"position": "none", "n_kv_heads": KV_HEADS.get(variant)}
+    if variant == "MLA":
+        sizes = {"kv_lora_rank": LATENT_ROW - 32, "qk_rope_head_dim": 32,
+                 "qk_nope_head_dim": HEAD_DIM, "v_head_dim": HEAD_DIM}  # fmt: skip
+    config = ModelConfig(
+        vocab_size=1, n_layers=1, d_model=D_MODEL, n_heads=HEADS, d_ff=D_FF, gated=False,
+        activation="gelu", **sizes,
+    )  # fmt: skip
+    block = Block(config)
+    if way == "repeated":
+        block.attention = RepeatedAttention(D_MODEL, HEADS, config.n_kv_heads)
+    if way == "naive":
+        block.attention.forward = partial(block.attention.forward, absorb=False)
+    return block
+
+
+def step(variant, way, batch, context):
+    """What one new token costs -> functions without arguments: attention, its layer, the block."""
+    block, cache, attend = build(variant, way), Cache(context), None
+    x = torch.randn(batch, 1, D_MODEL)
+    if variant == "MLA":
+        cache.append(torch.randn(batch, 1, context, LATENT_ROW))
+    else:
+        kv = cache.append(*torch.randn(2, batch, KV_HEADS[variant], context, HEAD_DIM))
+        attend = repeated_attention if way == "repeated" else attention
+        attend = partial(attend, torch.randn(batch, HEADS, 1, HEAD_DIM), *kv)
+
+    def one_more(part):
+        cache.length = context - 1  # one step back, so that every call has the same context
+        part(x, cache=cache)
+
+    return attend, partial(one_more, block.attention), partial(one_more, block)
+
+
+@torch.no_grad()
+def measure(batch, context, rounds=5, parts=PARTS, ways=SHARED):
+    """Every variant at one batch and context -> rows with the least milliseconds of each part."""
+    steps = {way: dict(zip(parts, step(*way, batch, context))) for way in ways}
+    best = {way: dict.fromkeys(parts, "") for way in ways}  # what cannot be timed stays empty
+    for _ in range(rounds):
+        for way, functions in steps.items():
+            for part, function in functions.items():
+                if function is not None:
+                    times = [milliseconds(function), milliseconds(function)]
+                    best[way][part] = round(min(*times, best[way][part] or times[0]), 5)
+    place = {"batch": batch, "context": context}
+    return [place | {"variant": v, "way": way} | parts for (v, way), parts in best.items()]
+
+
+def milliseconds(function):
+    """The time of one call."""
+    start = time.perf_counter()
+    function()
+    return 1000 * (time.perf_counter() - start)
+
+
+def grid():
+    """The batches and contexts of the table: all whose cache is not too large with MHA."""
+    numbers = 2 * HEADS * HEAD_DIM
+    return [(b, s) for b in BATCHES for s in CONTEXTS if b * s * numbers <= MOST_NUMBERS]
+
+
+def processor():
+    """What the times were measured on, in words."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"one thread of {names[0] if names else platform.processor() or platform.machine()}"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    started = time.time()
+    table = [
+        {"run": run} | row
+        for run in range(RUNS)
+        for batch, context in grid()
+        for row in measure(batch, context, ways=SHARED + LATENT if batch == 1 else SHARED)
+    ]
+    write_table("decode", table, started, note=processor())
