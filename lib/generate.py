@@ -75,11 +75,11 @@ def generate(model, ids, max_new_tokens, *, use_cache=True, caches=None, mask=No
 
     Raises ValueError for an empty prompt, more tokens than the model's `max_seq_len` or than fit in
     the caches, a prompt that ends in padding, and padding before learned or sinusoidal positions,
-    which it would shift.
+    which it would shift, or under sinks, whose places it would take.
     """
     held = _check_caches(model, caches, use_cache)
     _check_prompt(model.config, ids, max_new_tokens, mask, held)
-    _check_room(caches or (), held + ids.shape[1] + max_new_tokens)
+    _check_room(caches or (), held + ids.shape[1] + max_new_tokens, mask)
     _check_sampling(**{name: x for name, x in sampling.items() if name != "generator"})
     if use_cache and caches is None:
         caches = [Cache(ids.shape[1] + max_new_tokens) for _ in model.blocks]
@@ -110,8 +110,12 @@ def _check_caches(model, caches, use_cache):
     return lengths[0]
 
 
-def _check_room(caches, length):
+def _check_room(caches, length, mask):
+    padded = mask is not None and not mask.all()
     for cache in caches:
+        if padded and (sinks := getattr(cache, "sinks", 0)):
+            got = f"sinks {sinks} and a mask with padding"
+            raise ValueError(f"padding would be kept in place of sinks: got {got}; pad nothing")
         if length - 1 > cache.max_seq_len:  # the last new token is not read any more
             got = f"{length - 1} are to be read, {cache.length} of them already in it"
             raise ValueError(f"a cache has room for {cache.max_seq_len} tokens: {got}")

@@ -439,3 +439,16 @@ def test_padding_that_would_shift_positions_is_refused(position):
 def test_a_model_that_sees_the_future_is_refused():
     with pytest.raises(ValueError, match="generate needs a model with causal=True"):
         generate(make(replace(LLAMA, causal=False)), IDS, 1)
+
+
+def test_padding_is_refused_where_it_would_take_the_place_of_sinks():
+    model, ids = make(), torch.tensor([[0, 3, 4], [5, 6, 7]])
+    mask = torch.tensor([[False, True, True], [True, True, True]])
+    for sinks, kept in ((0, True), (1, False)):
+        caches = [SlidingWindowCache(4, sinks) for _ in model.blocks]
+        if kept:
+            assert generate(model, ids, 2, caches=caches, mask=mask).shape == (2, 5)
+        else:
+            with pytest.raises(ValueError, match="sinks 1 and a mask with padding; pad nothing"):
+                generate(model, ids, 2, caches=caches, mask=mask)
+            assert generate(model, ids, 2, caches=caches).shape == (2, 5)
