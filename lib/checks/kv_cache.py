@@ -240,8 +240,17 @@ def overwritten_last(x, table, wq, wk, wv, k_held, v_held):
         len(k_held)])  # fmt: skip
 
 
+def itself_unseen(x, table, wq, wk, wv, k_held, v_held):
+    """Attends to what is held, and appends afterwards; with nothing held, its own value."""
+    unseen = (lambda P: np.arange(P + 1) < P) if len(k_held) else None
+    return one_step(x, table, wq, wk, wv, k_held, v_held, see=unseen)
+
+
 mistakes(
     decode_step,
+    ("itself_unseen", itself_unseen,
+     "The new token does not see itself. Append its key and value first, then attend to all P + 1 "
+     "rows."),
     ("position_zero", lambda *a: one_step(*a, at=lambda t, P: t[0]),
      "The new token got position 0, as if a text began here. P tokens are held: it stands at "
      "position P = len(k_held)."),
@@ -405,8 +414,20 @@ def buffer_query_by_query(q, k_buffer, v_buffer, length):
     return torch.stack(out)
 
 
+def zeroed_slots(q, k, v, length):
+    """Empties the unused rows, and lets them take part all the same; causal among the others."""
+    T, S = len(q), len(k)
+    used = np.arange(S)[:, None] < length
+    seen = (np.arange(S) <= np.arange(length - T, length)[:, None]) | ~used.T
+    scores = np.where(seen, q @ np.where(used, k, 0.0).T / np.sqrt(q.shape[1]), -np.inf)
+    return reference.softmax(scores) @ np.where(used, v, 0.0)
+
+
 mistakes(
     preallocated,
+    ("zeroed_slots", zeroed_slots,
+     "The rows behind `length` were set to zero, and still get weight: exp(0) = 1. Cut them off: "
+     "[:length]."),
     ("empty_slots", lambda q, k, v, n: looked_at(q, k, v, k_tri=len(k)),
      "Empty slots were read. A key of zeros has the score 0, whose weight is exp(0) = 1; old junk "
      "is worse. Cut both buffers: [:length]. (And the queries see what comes after them.)"),
@@ -873,6 +894,11 @@ def other_half(f):
 
 mistakes(
     total_work,
+    ("read_for_nothing", lambda P, n: total_work.solve(P, n) if n else (P * P, P * P),
+     "For n = 0 there is no step, so nothing is read: (0, 0)."),
+    ("prompt_of_one", lambda P, n: total_work.solve(1, P + n - 1) if n else (0, 0),
+     "The prompt is read token by token, as if it were written. It is read at once: the first step "
+     "makes its whole square."),
     ("without_is_quadratic", halves(lambda P, n: sum(P + i for i in range(n))),
      "The first number counts one row a step. Without a cache each step makes all rows anew: "
      "(P + i)² entries. That is what makes it cubic."),
