@@ -55,7 +55,7 @@ lint: $(VENV)/.dev  ## style of code and notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 unit: $(VENV)/.dev  ## unit tests, doctests and exercise tests
-	@$(QUIET_PROGRESS) $(BIN)/python -m pytest -q
+	@$(QUIET_PROGRESS) $(BIN)/python -m pytest -q -n 2
 
 notebooks: $(VENV)/.dev  ## run every chapter and compare each output with the stored one
 	@$(QUIET_PROGRESS) $(BIN)/python -m pytest -q --nbval -n 2 --dist loadfile -o testpaths=chapters -o addopts="-p no:cacheprovider" chapters

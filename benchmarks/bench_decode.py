@@ -1,6 +1,7 @@
 """Decoding one token after another, beside other models with caches: one process, one thread.
 
     python -m benchmarks decode                     4096 tokens, some three minutes
+    python -m benchmarks.bench_decode --write       and into chapters/results/decode_peers.csv
     python -m benchmarks.bench_decode --quick       a short context, to see that it runs
 
 One model for all, in Llama's form: 6 layers, 12 heads of 64, the same random weights, so that their
@@ -20,6 +21,8 @@ import time
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
 
+from experiments import write_table
+from experiments.decode import processor
 from lib.cache import Cache, Int8Cache, PagedCache, PagePool, SlidingWindowCache
 from lib.config import ModelConfig
 from lib.transformer import Transformer, from_llama
@@ -136,8 +139,8 @@ def table(best, logits):
     return "\n".join(lines)
 
 
-def main(quick=False):
-    threads = torch.get_num_threads()
+def main(quick=False, write=False):
+    started, threads = time.time(), torch.get_num_threads()
     torch.set_num_threads(1)
     context, steps = (256, 8) if quick else (4096, 80)
     theirs = their_model()
@@ -146,9 +149,14 @@ def main(quick=False):
         ways = ours(state, context) | hugging_face(theirs, context) | raschka(state, context)
         ids = torch.randint(CONFIG.vocab_size, (1, context))
         print(f"context {context}, the last {steps} tokens one by one")
-        print(table(*decode(ways, ids, steps)))
+        best, logits = decode(ways, ids, steps)
+    print(table(best, logits))
+    if write:
+        case = {"machine": processor(), "context": context}
+        rows = [case | {"who": who, "ms": round(s * 1e3, 2)} for who, s in best.items()]
+        write_table("decode_peers", rows, started, script="benchmarks.bench_decode --write")
     torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":
-    main(quick="--quick" in sys.argv)
+    main("--quick" in sys.argv, "--write" in sys.argv)

@@ -27,7 +27,8 @@ def write_table(name, rows, started, script="", note=""):
     A `note` follows in the header: what was measured on, where times are the result.
     """
     with open(RESULTS / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-        file.write(f"# python -m experiments.{script or name}\n")
+        module = script if "." in script else f"experiments.{script or name}"
+        file.write(f"# python -m {module}\n")
         versions = f"python {platform.python_version()}, torch {torch.__version__.split('+')[0]}"
         file.write(f"# {versions}, {time.time() - started:.0f} s on one core\n")
         if note:

@@ -21,8 +21,10 @@ class Cache:
     """Room for `max_seq_len` tokens, allocated when the first ones come.
 
     `append` writes any tensors (..., T, width) behind those it holds, along axis -2, and returns
-    everything so far: keys and values, or a latent, or whatever a layer wants back next time.
-    `length` counts the tokens; `nbytes` is the memory set aside, whether filled or not.
+    everything so far: keys and values, or a latent, or whatever a layer wants back next time. That
+    is a writable view: writing to it changes the cache. `length` counts the tokens; `nbytes` is the
+    memory set aside, whether filled or not. One that began under `torch.inference_mode` goes on
+    there only.
 
     >>> cache = Cache(max_seq_len=8)
     >>> k, v = cache.append(torch.ones(1, 2, 5, 4), torch.ones(1, 2, 5, 4))
@@ -103,9 +105,10 @@ class SlidingWindowCache(Cache):
     """The last `window` tokens and the first `sinks`: memory that never grows, and is never full.
 
     A query sees itself, the window - 1 tokens before it, and the sinks, whatever the chunks they
-    came in. Tokens keep their true positions, since keys were rotated before they came here;
-    StreamingLLM counts positions within the cache instead. A new token takes the place of one that
-    left, so that rows stand in no order: `positions` has it.
+    came in. Sinks are the first tokens of a row, padding included: pad nothing. Tokens keep their
+    true positions, since keys were rotated before they came here; StreamingLLM counts positions
+    within the cache instead. A new token takes the place of one that left, so that rows stand in no
+    order: `positions` has it.
 
     A rolling buffer: Jiang et al. 2023 (Mistral), section 2, https://arxiv.org/abs/2310.06825;
     sinks: Xiao et al. 2023 (StreamingLLM), https://arxiv.org/abs/2309.17453
@@ -164,7 +167,8 @@ class Int8Cache(Cache):
     >>> Int8Cache(8).append(torch.tensor([[1.27, 0.013, -0.5]]))[0]
     tensor([[ 1.2700,  0.0100, -0.5000]])
 
-    Raises TypeError for other than floating point numbers, ValueError for a row with inf or NaN.
+    Raises TypeError for other than floating point numbers, ValueError for a row with inf or NaN, or
+    without a number.
     """
 
     def _store(self, T, new):
@@ -182,6 +186,8 @@ def to_int8(x):
     """
     if not x.is_floating_point():
         raise TypeError(f"only floating point numbers can be rounded to int8: got {x.dtype}")
+    if x.shape[-1:] == (0,):
+        raise ValueError(f"a row needs a number to set its scale: got shape {tuple(x.shape)}")
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     scale = wide.abs().amax(-1, keepdim=True) / 127
     if not (finite := scale.isfinite()).all():
@@ -213,13 +219,17 @@ class PagePool:
 
     def take(self, n):
         """The numbers of `n` free pages, now in use; ValueError if there are fewer."""
-        if n > self.free:
-            have = f"{self.free} of {len(self.uses)} are free"
-            raise ValueError(f"the pool is full: {n} pages needed, {have}; release a sequence")
+        self.check(n)
         pages = [page for page, uses in enumerate(self.uses) if uses == 0][:n]
         for page in pages:
             self.uses[page] = 1
         return pages
+
+    def check(self, n):
+        """Raises ValueError if fewer than `n` pages are free."""
+        if n > self.free:
+            have = f"{self.free} of {len(self.uses)} are free"
+            raise ValueError(f"the pool is full: {n} pages needed, {have}; release a sequence")
 
 
 class PagedCache(Cache):
@@ -227,10 +237,11 @@ class PagedCache(Cache):
 
     It may begin with all that another sequence of the pool holds, its `prefix`. Both then have the
     same pages in their tables, and the page that is only started is copied when one of them writes
-    to it. `release` gives the pages back. `append` lays all rows side by side, a copy at every
-    step. `nbytes` counts whole pages, shared ones too.
+    to it (copy on write). `release` gives the pages back. `append` lays all rows side by side, a
+    copy at every step. `nbytes` counts whole pages, shared ones too.
 
-    Kwon et al. 2023 (vLLM), section 4, https://arxiv.org/abs/2309.06180
+    Kwon et al. 2023 (vLLM), section 4, https://arxiv.org/abs/2309.06180; a page is a *block* there,
+    and one block table serves all layers, where ours has one a layer.
 
     >>> pool = PagePool(n_pages=8, page_size=4)
     >>> one = PagedCache(pool)
@@ -270,8 +281,10 @@ class PagedCache(Cache):
         pool, size, end = self.pool, self.pool.page_size, self.length + T
         started = T > 0 and self.length % size > 0  # the last page gets the first new rows
         copy = started and pool.uses[self.table[-1]] > 1  # but another sequence reads it, too
-        fresh = pool.take(math.ceil(end / size) - len(self.table) + copy)
+        n_fresh = math.ceil(end / size) - len(self.table) + copy
+        pool.check(n_fresh)  # before memory is set aside; taken after it: that may fail, too
         self._set_aside(new, len(pool.uses), size)
+        fresh = pool.take(n_fresh)
         if copy:
             theirs, self.table[-1] = self.table[-1], fresh.pop(0)
             pool.uses[theirs] -= 1

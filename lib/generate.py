@@ -115,7 +115,8 @@ def _check_room(caches, length, mask):
     for cache in caches:
         if padded and (sinks := getattr(cache, "sinks", 0)):
             got = f"sinks {sinks} and a mask with padding"
-            raise ValueError(f"padding would be kept in place of sinks: got {got}; pad nothing")
+            better = "give prompts of one length, or one at a time"
+            raise ValueError(f"padding would take the place of the sinks: got {got}; {better}")
         if length - 1 > cache.max_seq_len:  # the last new token is not read any more
             got = f"{length - 1} are to be read, {cache.length} of them already in it"
             raise ValueError(f"a cache has room for {cache.max_seq_len} tokens: {got}")

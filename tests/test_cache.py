@@ -101,6 +101,27 @@ def test_what_came_back_earlier_is_not_changed_by_later_appends():
     assert torch.equal(first, torch.ones(1, 2, 3))
 
 
+def test_what_comes_back_is_a_writable_view_of_the_cache():
+    cache = Cache(4)
+    (rows,) = cache.append(torch.zeros(1, 2, 3))
+    rows[:, 0] = 7.0
+    assert torch.equal(cache.append(torch.zeros(1, 0, 3))[0][0, :, 0], torch.tensor([7.0, 0.0]))
+
+
+def test_a_cache_that_began_in_inference_mode_goes_on_there_only():
+    for begins, error in ((False, None), (True, RuntimeError)):
+        cache, x = Cache(4), torch.ones(1, 1, 2)
+        with torch.inference_mode(begins):
+            cache.append(x)
+        with torch.inference_mode():
+            cache.append(x)
+        if error:
+            with pytest.raises(error, match="inference"):
+                cache.append(x)
+        else:
+            assert cache.append(x)[0].shape == (1, 3, 2)
+
+
 @settings(deadline=None)
 @given(chunks)
 def test_a_query_sees_what_is_not_behind_it(sizes):
@@ -300,6 +321,7 @@ def test_what_has_no_scale_is_refused_and_changes_nothing():
         (x / 0, ValueError, f"{finite} inf"),
         (x * math.nan, ValueError, f"{finite} nan"),
         (one_row, ValueError, f"{finite} inf"),
+        (x[..., :0], ValueError, "a row needs a number to set its scale: got shape (1, 2, 0)"),
     ]:
         with pytest.raises(error, match=re.escape(message)):
             cache.append(x, wrong)
@@ -429,6 +451,21 @@ def test_a_first_append_that_a_pool_refuses_sets_nothing_aside():
         PagedCache(pool).append(torch.ones(1, 5, 2))
     assert (pool.nbytes, pool.free) == (0, 2)
     PagedCache(pool).append(torch.ones(3, 4, 7))
+
+
+def test_pages_stay_free_if_memory_cannot_be_set_aside(monkeypatch):
+    pool = PagePool(2, 2)
+    cache = PagedCache(pool)
+
+    def none_left(*_):
+        raise RuntimeError("not enough memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "new_empty", none_left)
+        with pytest.raises(RuntimeError, match="not enough memory"):
+            cache.append(torch.ones(1, 3, 2))
+    assert (pool.free, pool.nbytes, cache.table, cache.length) == (2, 0, [], 0)
+    assert torch.equal(cache.append(torch.ones(1, 3, 2))[0], torch.ones(1, 3, 2))
 
 
 def test_sequences_of_one_pool_hold_rows_of_one_kind():

@@ -449,6 +449,6 @@ def test_padding_is_refused_where_it_would_take_the_place_of_sinks():
         if kept:
             assert generate(model, ids, 2, caches=caches, mask=mask).shape == (2, 5)
         else:
-            with pytest.raises(ValueError, match="sinks 1 and a mask with padding; pad nothing"):
+            with pytest.raises(ValueError, match="got sinks 1 and a mask with padding; give"):
                 generate(model, ids, 2, caches=caches, mask=mask)
             assert generate(model, ids, 2, caches=caches).shape == (2, 5)

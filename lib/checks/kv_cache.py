@@ -502,7 +502,7 @@ mistakes(
 
 
 def padded_batches():
-    """Which tokens are real, (B, S), and how many are new; padding left, none, and all alike."""
+    """Which tokens are real, (B, S), and how many are new; padding left, none, and elsewhere."""
     rows = [
         ([[1, 1, 1]], 1),
         ([[1, 1, 1]], 3),
@@ -512,6 +512,8 @@ def padded_batches():
         ([[0, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1]], 4),
         ([[1, 1, 1, 1]], 2),
         ([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]], 4),
+        ([[1, 1, 0, 1]], 3),
+        ([[1, 1, 1, 0]], 2),
     ]
     return [(np.array(real, dtype=bool), T) for real, T in rows]
 
@@ -564,12 +566,6 @@ def chunk_mask_of_the_whole_square(real, T):
     return (square & real[:, None, :])[:, real.shape[1] - T :]
 
 
-@chunk_mask.right
-def chunk_mask_with_padding_queries_hidden(real, T):
-    causal = np.tri(T, real.shape[1], k=real.shape[1] - T, dtype=bool)
-    return causal & real[:, None, :] & real[:, -T:, None]  # they see padding alone anyway
-
-
 def chunk(real, T, *, k=None, rows=None, keys=None):
     """The solution to exercise 5 with its parts to be exchanged, for mistakes."""
     S = real.shape[1]
@@ -605,8 +601,15 @@ mistakes(
      & real[:, -T:, None],
      "Rows of padding *queries* are hidden in place of columns of padding keys. What nobody may "
      "read is a key: real[:, None, :]."),
+    ("padding_queries_hidden_too", lambda real, T: chunk(real, T) & real[:, -T:, None],
+     "Rows of padding *queries* are hidden, too. The rule asks about keys only: nobody reads those "
+     "rows, and a row with nothing to see is NaN in a plain softmax."),
+    ("counted_as_left_padding", lambda real, T: chunk(
+        real, T, keys=np.arange(real.shape[1]) >= real.shape[1] - real.sum(1)[:, None]),
+     "Padding was counted, and taken to stand on the left. `real` says where it is: use it as it "
+     "stands."),
     ("right_padding", lambda real, T: chunk(real, T, keys=real[:, ::-1]),
-     "Padding was taken to be on the right. `real` says where it is: use it as it stands."),
+     "`real` was turned round: padding stands at the other end. Use it as it is."),
     ("either", lambda real, T: np.tri(T, real.shape[1], k=real.shape[1] - T, dtype=bool)
      | real[:, None, :],
      "The two rules are joined by *or*. Both must hold: `&`."),
@@ -1342,8 +1345,14 @@ class Suspect:
             rows = np.concatenate((rows, rows[-1:]))
         if hit and self.fault == "one feature":
             rows[1, -1] *= 1.5
+        if hit and self.fault == "swapped within":
+            rows[[1, 2]] = rows[[2, 1]]
         if hit and self.fault == "cancels":
-            rows[0, 0], rows[0, 1] = rows[0, 0] + 1, rows[0, 1] - 1
+            rows[0, :2] += 1, -1
+        if hit and self.fault == "cancels within":
+            rows[1:3, :2] += [[1, -1], [-1, 1]]
+        if hit and self.fault == "a little":
+            rows[1, 1] += 5e-5
         if self.fault == "rounded":
             rows = rows + 1e-9
         return rows
@@ -1362,7 +1371,8 @@ def suspects():
     kinds = [("sound", 0, 3), ("clamped", 3, 4), ("first lost", 2, 3), ("clamped", 7, 9),
              ("window", 5, 8), ("swapped", 4, 6), ("middle", 6, 7), ("once", 4, 7),
              ("newest twice", 3, 5), ("one feature", 5, 6), ("rounded", 0, 6), ("views", 0, 7),
-             ("views", 7, 9), ("cancels", 4, 5), ("first lost", 7, 7), ("sound", 0, 1)]  # fmt: skip
+             ("views", 7, 9), ("cancels", 4, 5), ("first lost", 7, 7), ("sound", 0, 1),
+             ("swapped within", 4, 6), ("cancels within", 4, 5), ("a little", 4, 5)]  # fmt: skip
     return [
         (Maker(fault, at), rng.normal(size=(T, 2 + i % 3)))
         for i, (fault, at, T) in enumerate(kinds)
@@ -1394,7 +1404,8 @@ def hunted(make_cache, rows, *, look=None, tol=1e-6, signed=False):
         "rows[:t + 1].",
         "Compare at once, and the *whole* of it: shape and all numbers. A cache may spoil an old "
         "row while the newest is right.",
-        "Count tokens from 1, and return 0 if nothing ever differs; np.allclose forgives rounding.",
+        "Count tokens from 1, and return 0 if nothing ever differs. Rounding is forgiven by "
+        "np.abs(a - b).max() < 1e-6.",
     ),
 )
 def diverges_at(make_cache, rows):
@@ -1402,7 +1413,7 @@ def diverges_at(make_cache, rows):
     cache, rows = make_cache(), np.asarray(rows)
     for t in range(len(rows)):
         held = np.asarray(cache.append(rows[t]))
-        if held.shape != rows[: t + 1].shape or not np.allclose(held, rows[: t + 1], atol=1e-6):
+        if held.shape != rows[: t + 1].shape or not np.abs(held - rows[: t + 1]).max() < 1e-6:
             return t + 1
     return 0
 
@@ -1473,6 +1484,10 @@ mistakes(
      "compare all of rows[:t + 1]."),
     ("oldest_row", lambda m, r: hunted(m, r, look=lambda x: x[0]),
      "Only the first row was compared. Compare all of rows[:t + 1]."),
+    ("oldest_and_newest", lambda m, r: hunted(m, r, look=lambda x: np.array(
+        [np.full_like(x[0], len(x)), x[0], x[-1], x.sum() * np.ones_like(x[0])])),
+     "Length, first row, last row and sum were compared. What lies between may change and leave "
+     "them as they are: compare all of rows[:t + 1]."),
     ("first_feature", lambda m, r: hunted(m, r, look=lambda x: x[:, 0]),
      "Only the first number of each row was compared."),
     ("lengths", lambda m, r: hunted(m, r, look=lambda x: np.array(len(x))),
@@ -1498,6 +1513,9 @@ mistakes(
      "This is the *last* token at which they differ. Return at the first."),
     ("exact", lambda m, r: hunted(m, r, tol=0.0),
      "Compared exactly. Rounding may move the last digits: np.allclose."),
+    ("a_little_loose", lambda m, r: hunted(m, r, tol=1e-4),
+     "The tolerance is so wide, for itself or in proportion (rtol), that a fault of 0.00005 "
+     "passes. Rounding is below 1e-6 here."),
     ("too_loose", lambda m, r: hunted(m, r, tol=0.05),
      "The tolerance is so wide that an error of 0.1 % passes. Rounding is far below 1e-6 here."),
     ("far_too_loose", lambda m, r: hunted(m, r, tol=0.5),
