@@ -272,12 +272,7 @@ class Attention(nn.Module):
                 raise ValueError(f"{need}: got {tuple(x.shape)} and {tuple(source.shape)}")
             if tensor.dtype != weight.dtype and not torch.is_autocast_enabled(tensor.device.type):
                 raise TypeError(f"{name} is {tensor.dtype}, the layer's weights are {weight.dtype}")
-        if mask is not None:
-            mask_to_bias(mask)  # raises if it is not boolean
-            need = len(x), source.shape[1] + (0 if cache is None else cache.length)
-            if mask.shape != need:
-                got = f"(B, S) = {need}, cached tokens included: got {tuple(mask.shape)}"
-                raise ValueError(f"mask must be {got}")
+        _check_mask(mask, source, cache)
 
 
 # ---- What does not fit --------------------------------------------------------------------------
@@ -311,6 +306,17 @@ def _check_float(name, x):
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
         raise TypeError(f"{name} must be a tensor of floating point numbers: got {got}")
+
+
+def _check_mask(mask, source, cache):
+    """A mask fits what is seen: tokens held by `cache`, and those of `source` (B, S, C)."""
+    if mask is None:
+        return
+    mask_to_bias(mask)  # raises if it is not boolean
+    need = len(source), source.shape[1] + (0 if cache is None else cache.length)
+    if mask.shape != need:
+        got = f"(B, S) = {need}, cached tokens included: got {tuple(mask.shape)}"
+        raise ValueError(f"mask must be {got}")
 
 
 def _check(q, k, v):

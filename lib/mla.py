@@ -24,13 +24,19 @@ biases, attention that looks ahead, and kernels of our own.
 
 import math
 from functools import partial
-from numbers import Integral
 
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from lib.attention import attention, mask_to_bias, padding_bias
+from lib.attention import (
+    _check_float,
+    _check_mask,
+    _check_sizes,
+    attention,
+    mask_to_bias,
+    padding_bias,
+)
 from lib.positions import Rope, yarn_mscale
 
 
@@ -58,6 +64,9 @@ class MLA(nn.Module):
             d_model=d_model, n_heads=n_heads, kv_lora_rank=kv_lora_rank, v_head_dim=v_head_dim,
             qk_nope_head_dim=qk_nope_head_dim, qk_rope_head_dim=qk_rope_head_dim,
         )  # fmt: skip
+        if qk_rope_head_dim % 2:
+            got = f"features turn in pairs: got {qk_rope_head_dim}"
+            raise ValueError(f"qk_rope_head_dim must be even, {got}")
         qk_head_dim = qk_nope_head_dim + qk_rope_head_dim
         self.n_heads, self.v_head_dim = n_heads, v_head_dim
         self.kv_lora_rank, self.q_lora_rank = kv_lora_rank, q_lora_rank
@@ -153,19 +162,12 @@ class MLA(nn.Module):
 
     def _check_input(self, x, mask, cache):
         weight = self.wkv_a.weight
-        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-            got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
-            raise TypeError(f"x must be a tensor of floating point numbers: got {got}")
+        _check_float("x", x)
         if x.ndim != 3 or x.shape[1] == 0 or x.shape[2] != weight.shape[1]:
             raise ValueError(f"x must be (B, T, {weight.shape[1]}): got {tuple(x.shape)}")
         if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"x is {x.dtype}, the layer's weights are {weight.dtype}")
-        if mask is not None:
-            mask_to_bias(mask)  # raises if it is not boolean
-            need = len(x), x.shape[1] + (0 if cache is None else cache.length)
-            if mask.shape != need:
-                got = f"(B, S) = {need}, cached tokens included: got {tuple(mask.shape)}"
-                raise ValueError(f"mask must be {got}")
+        _check_mask(mask, x, cache)
 
 
 def softmax_scale(qk_head_dim, scaling=None):
@@ -183,13 +185,3 @@ def softmax_scale(qk_head_dim, scaling=None):
     yarn = scaling.get("kind") == "yarn"
     m = yarn_mscale(scaling["factor"], scaling.get("mscale_all_dim", 0.0)) if yarn else 1.0
     return m**2 / math.sqrt(qk_head_dim)
-
-
-def _check_sizes(**sizes):
-    for name, size in sizes.items():
-        if not isinstance(size, Integral) or isinstance(size, bool):
-            raise TypeError(f"{name} must be an integer, 1 or more: got {size!r}")
-        if size < 1:
-            raise ValueError(f"{name} must be 1 or more: got {size}")
-        if name == "qk_rope_head_dim" and size % 2:
-            raise ValueError(f"{name} must be even, features turn in pairs: got {size}")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from playwright.sync_api import Error, sync_playwright
 
+from lib.widgets.piece import module
+
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
@@ -71,3 +73,43 @@ def page_of(piece, theme="light"):
         <script type="{kind}-state+json">{states}</script>
         <script type="{kind}-view+json">{{"model_id": "m"}}</script></main>
         <script>{host}</script>"""
+
+
+def in_the_page(browser, name, expression, x):
+    """What an expression of `x` gives with what the piece `name` exports to a page."""
+    page = browser.new_page()
+    found = page.evaluate(
+        """async ([text, expression, x]) => {
+            const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+            const { default: _, ...names } = await import(url);
+            return Function(...Object.keys(names), "x", `return ${expression}`)(
+                ...Object.values(names), x);
+        }""",
+        [module("plane") + module("controls") + module(name), expression, x],
+    )
+    page.close()
+    return found
+
+
+def overlapping(page, kind):
+    """Pairs of texts that lie on each other, and what sticks out of the piece."""
+    return page.evaluate(
+        """(kind) => {
+            const piece = document.querySelector(kind), frame = piece.getBoundingClientRect();
+            const texts = [...piece.querySelectorAll("*")].filter(
+                (e) => !e.children.length && e.textContent && !e.closest(".b2l-said, select"));
+            const cut = (e) => e.closest(".b2l-memory")  // a label out of sight
+                && e.getBoundingClientRect().top >= e.parentElement.getBoundingClientRect().bottom;
+            const boxes = texts.filter((e) => !cut(e)).flatMap(
+                (e) => [...e.getClientRects()].map((b) => [e.textContent, b]));
+            const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1
+                && a.top + 3 < b.bottom - 3 && b.top + 3 < a.bottom - 3;
+            const all = [...piece.querySelectorAll("input, button, select, table")].map(
+                (e) => [e.tagName, e.getBoundingClientRect()]);
+            const out = (b) => b.left < frame.left || b.right > frame.right;
+            return [...[...boxes, ...all].filter(([, b]) => out(b)),
+                ...boxes.flatMap(([text, a], i) => boxes.slice(0, i).flatMap(
+                    ([other, b]) => (meet(a, b) ? [[text, other]] : [])))];
+        }""",
+        kind,
+    )

@@ -7,18 +7,11 @@ from axe_playwright_python.sync_playwright import Axe
 from lib.reference import softmax
 from lib.widgets import attention_explorer
 from lib.widgets.piece import module
-from tests.browser import open_browser, open_pages
 
 WORDS = ["Is", "this", "a", "fluffy", "dog", "?"]
 Q = [2, 1]
 K = [[-2, 1], [-1, 2], [2, -1], [3, 0], [0, 3], [-2, -2]]
 V = [[-1, -1], [-1, 1], [1, 1], [3, 0], [0, 3], [0, -2]]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 def attend(q, k, v, temperature):
@@ -61,15 +54,14 @@ def test_attention_in_the_page_is_attention_in_numpy(browser):
 
 
 @pytest.fixture
-def visit(browser):
+def visit(draw):
     """visit(...) -> a page like the book's, with the piece drawn by the host script."""
-    with open_pages(browser) as draw:
 
-        def go(theme="light", width=1280, words=WORDS, q=Q, k=K, v=V, **more):
-            given = {"alt": "test", "query_of": "dog", **more}
-            return draw(attention_explorer(words, q, k, v, **given), theme, width)
+    def go(theme="light", width=1280, words=WORDS, q=Q, k=K, v=V, **more):
+        given = {"alt": "test", "query_of": "dog", **more}
+        return draw(attention_explorer(words, q, k, v, **given), theme, width)
 
-        yield go
+    return go
 
 
 def cells(page, name):

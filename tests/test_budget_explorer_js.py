@@ -11,8 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from lib.accounting import flops_by_part, kv_cache_bytes, mla_flops
 from lib.config import MODELS, ModelConfig
 from lib.widgets import budget_explorer
-from lib.widgets.piece import module
-from tests.browser import open_browser, open_pages
+from tests.browser import in_the_page
 
 SMALL = ModelConfig(
     vocab_size=256, n_layers=4, d_model=64, n_heads=8, kv_lora_rank=14, qk_nope_head_dim=8,
@@ -23,37 +22,14 @@ LATENT = ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
 WAYS = ["MHA", "GQA", "MQA", "MLA naive", "MLA absorbed"]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
 @pytest.fixture
-def visit(browser):
+def visit(draw):
     """visit(...) -> a page like the book's, with the piece drawn by the host script."""
-    with open_pages(browser) as draw:
 
-        def go(theme="light", width=1280, models=SHOWN, **more):
-            return draw(budget_explorer(models, **{"alt": "test", **more}), theme, width)
+    def go(theme="light", width=1280, models=SHOWN, **more):
+        return draw(budget_explorer(models, **{"alt": "test", **more}), theme, width)
 
-        yield go
-
-
-def in_the_page(browser, expression, value):
-    """What an expression of `x` gives with the page's functions."""
-    page = browser.new_page()
-    found = page.evaluate(
-        """async ([text, expression, x]) => {
-            const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
-            const { default: _, ...names } = await import(url);
-            return Function(...Object.keys(names), "x", `return ${expression}`)(
-                ...Object.values(names), x);
-        }""",
-        [module("plane") + module("controls") + module("budget_explorer"), expression, value],
-    )
-    page.close()
-    return found
+    return go
 
 
 def random_sizes(rng):
@@ -108,7 +84,7 @@ def expected(sizes):
 
 def test_bytes_and_flops_are_those_of_lib_accounting(browser):
     cases = some_sizes()
-    found = in_the_page(browser, "x.map((c) => budget(c))", cases)
+    found = in_the_page(browser, "budget_explorer", "x.map((c) => budget(c))", cases)
     for sizes, theirs in zip(cases, found, strict=True):
         table = list(expected(sizes))
         assert [[k["numbers"], k["token"], k["cache"], k["flops"]] for k in theirs] == table, sizes
@@ -119,7 +95,9 @@ def test_bytes_and_flops_are_those_of_lib_accounting(browser):
 
 def test_each_part_of_the_flops_is_that_of_mla_flops(browser):
     cases = some_sizes()
-    found = in_the_page(browser, "x.map((c) => budget(c).map(({ parts }) => parts))", cases)
+    found = in_the_page(
+        browser, "budget_explorer", "x.map((c) => budget(c).map(({ parts }) => parts))", cases
+    )
     for sizes, kinds in zip(cases, found, strict=True):
         for absorb, parts in zip((False, True), kinds[3:], strict=True):
             flops = mla_flops(latent(sizes), sizes["context"], absorb)
@@ -137,7 +115,7 @@ def test_the_break_even_context_is_the_first_at_which_absorbed_needs_fewer(brows
     # a latent that is wider than what it stands for: late, or never
     cases += [{**cases[0], "kv_lora_rank": R, "qk_nope_head_dim": 1, "v_head_dim": 1}
               for R in (1, 2, 3, 100)]  # fmt: skip
-    seen = in_the_page(browser, "x.map((c) => breakEven(c))", cases)
+    seen = in_the_page(browser, "budget_explorer", "x.map((c) => breakEven(c))", cases)
     for sizes, first in zip(cases, seen, strict=True):
         assert core(sizes, first, True) < core(sizes, first, False), sizes
         before = first - 1  # at the first token there is none before
@@ -146,7 +124,7 @@ def test_the_break_even_context_is_the_first_at_which_absorbed_needs_fewer(brows
 
 def test_naive_needs_fewer_from_just_so_many_new_tokens_on(browser):
     cases = some_sizes()
-    found = in_the_page(browser, "x.map((c) => newTokens(c))", cases)
+    found = in_the_page(browser, "budget_explorer", "x.map((c) => newTokens(c))", cases)
     kinds = set()
     for sizes, first in zip(cases, found, strict=True):
         S = sizes["context"]
@@ -336,7 +314,9 @@ def test_the_sentences_say_the_break_evens(visit):
 
 def test_short_numbers_keep_three_digits(browser):
     cases = [0, 1, 999, 999.4, 999.6, 1000, 70272, 999_499, 999_500, 1.5e9, 2e15]
-    found = in_the_page(browser, "x.map((n) => [short(n), short(n, 'B')])", cases)
+    found = in_the_page(
+        browser, "budget_explorer", "x.map((n) => [short(n), short(n, 'B')])", cases
+    )
     assert [a for a, _ in found] == ["0", "1", "999", "999", "1 k", "1 k", "70.3 k", "999 k",
                                      "1 M", "1.5 G", "2 P"]  # fmt: skip
     assert [b for _, b in found[:7]] == ["0 B", "1 B", "999 B", "999 B", "1 kB", "1 kB", "70.3 kB"]

@@ -11,28 +11,20 @@ from lib.accounting import kv_cache_bytes, param_count
 from lib.config import MODELS
 from lib.widgets import cache_calculator
 from lib.widgets.piece import module
-from tests.browser import open_browser, open_pages
-from tests.test_decode_stepper_js import overlapping
+from tests.browser import overlapping
 
 SHOWN = ("llama-3-8b", "gpt2", "mistral-7b", "gemma-3-27b", "deepseek-v3")
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
 @pytest.fixture
-def visit(browser):
+def visit(draw):
     """visit(...) -> a page like the book's, with the piece drawn by the host script."""
-    with open_pages(browser) as draw:
 
-        def go(theme="light", width=1280, names=SHOWN, **more):
-            piece = cache_calculator({n: MODELS[n] for n in names}, **{"alt": "test", **more})
-            return draw(piece, theme, width)
+    def go(theme="light", width=1280, names=SHOWN, **more):
+        piece = cache_calculator({n: MODELS[n] for n in names}, **{"alt": "test", **more})
+        return draw(piece, theme, width)
 
-        yield go
+    return go
 
 
 def weights_of(config, bytes_per_number):

@@ -9,27 +9,20 @@ from lib.attention import Attention
 from lib.cache import Cache
 from lib.widgets import decode_stepper
 from lib.widgets.piece import module
-from tests.browser import open_browser, open_pages
+from tests.browser import overlapping
 
 WORDS = ["The", "cat", "sat", "on", "the", "mat", "."]
 CHUNKS = {None: "at once", 2: "in chunks of 2", 1: "one by one"}
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
 @pytest.fixture
-def visit(browser):
+def visit(draw):
     """visit(...) -> a page like the book's, with the piece drawn by the host script."""
-    with open_pages(browser) as draw:
 
-        def go(theme="light", width=1280, words=WORDS, **more):
-            return draw(decode_stepper(words, **{"alt": "test", **more}), theme, width)
+    def go(theme="light", width=1280, words=WORDS, **more):
+        return draw(decode_stepper(words, **{"alt": "test", **more}), theme, width)
 
-        yield go
+    return go
 
 
 def fed(n, prompt, chunk):
@@ -280,30 +273,6 @@ def test_the_picture_has_a_name_that_says_what_is_computed(visit):
     page.get_by_label("keep keys").uncheck()
     assert picture.get_attribute("aria-label").endswith(
         "now computed are rows “The” to “mat”, columns “The” to “mat”"
-    )
-
-
-def overlapping(page, kind):
-    """Pairs of texts that lie on each other, and what sticks out of the piece."""
-    return page.evaluate(
-        """(kind) => {
-            const piece = document.querySelector(kind), frame = piece.getBoundingClientRect();
-            const texts = [...piece.querySelectorAll("*")].filter(
-                (e) => !e.children.length && e.textContent && !e.closest(".b2l-said, select"));
-            const cut = (e) => e.closest(".b2l-memory")  // a label out of sight
-                && e.getBoundingClientRect().top >= e.parentElement.getBoundingClientRect().bottom;
-            const boxes = texts.filter((e) => !cut(e)).flatMap(
-                (e) => [...e.getClientRects()].map((b) => [e.textContent, b]));
-            const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1
-                && a.top + 3 < b.bottom - 3 && b.top + 3 < a.bottom - 3;
-            const all = [...piece.querySelectorAll("input, button, select, table")].map(
-                (e) => [e.tagName, e.getBoundingClientRect()]);
-            const out = (b) => b.left < frame.left || b.right > frame.right;
-            return [...[...boxes, ...all].filter(([, b]) => out(b)),
-                ...boxes.flatMap(([text, a], i) => boxes.slice(0, i).flatMap(
-                    ([other, b]) => (meet(a, b) ? [[text, other]] : [])))];
-        }""",
-        kind,
     )
 
 

@@ -7,7 +7,6 @@ from axe_playwright_python.sync_playwright import Axe
 from lib.reference import softmax
 from lib.widgets import head_gallery
 from lib.widgets.piece import module
-from tests.browser import open_browser, open_pages
 
 L, H, T = 2, 2, 12
 TOKENS = [["the", "keeper", "lit", "a", "lamp", "·", "the", "keeper", "lit", "a", "lamp", "."]]
@@ -28,21 +27,14 @@ MAPS = [weights(len(tokens), i) for i, tokens in enumerate(TOKENS)]
 SEQUENCES = tuple(zip(TOKENS, MAPS))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
 @pytest.fixture
-def visit(browser):
+def visit(draw):
     """visit(...) -> a page like the book's, with the piece drawn by the host script."""
-    with open_pages(browser) as draw:
 
-        def go(theme="light", width=1280, sequences=SEQUENCES, **more):
-            return draw(head_gallery(sequences, **{"alt": "test", **more}), theme, width)
+    def go(theme="light", width=1280, sequences=SEQUENCES, **more):
+        return draw(head_gallery(sequences, **{"alt": "test", **more}), theme, width)
 
-        yield go
+    return go
 
 
 def expected(sequence, layer, head, query):

@@ -11,8 +11,7 @@ from lib.accounting import kv_cache_bytes, param_count
 from lib.attention import Attention
 from lib.config import MODELS, ModelConfig
 from lib.widgets import kv_heads_dial
-from lib.widgets.piece import module
-from tests.browser import open_browser, open_pages
+from tests.browser import in_the_page
 
 SHOWN = ("llama-3-8b", "llama-2-7b", "falcon-40b", "falcon-7b", "gemma-2-9b")
 PLAIN = [name for name, c in MODELS.items() if not c.n_experts]
@@ -22,38 +21,15 @@ SPEEDS = [{"n_kv_heads": k, "context": s, "milliseconds": t} for (k, s), t in TI
 MEASURED = "one new token, 12 query heads of 64, one thread"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
 @pytest.fixture
-def visit(browser):
+def visit(draw):
     """visit(...) -> a page like the book's, with the piece drawn by the host script."""
-    with open_pages(browser) as draw:
 
-        def go(theme="light", width=1280, names=SHOWN, **more):
-            more = {"alt": "test", "speeds": SPEEDS, "measured": MEASURED, **more}
-            return draw(kv_heads_dial({n: MODELS[n] for n in names}, **more), theme, width)
+    def go(theme="light", width=1280, names=SHOWN, **more):
+        more = {"alt": "test", "speeds": SPEEDS, "measured": MEASURED, **more}
+        return draw(kv_heads_dial({n: MODELS[n] for n in names}, **more), theme, width)
 
-        yield go
-
-
-def in_the_page(browser, expression, value):
-    """What an expression of `x` gives with the page's functions."""
-    page = browser.new_page()
-    found = page.evaluate(
-        """async ([text, expression, x]) => {
-            const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
-            const { default: _, ...names } = await import(url);
-            return Function(...Object.keys(names), "x", `return ${expression}`)(
-                ...Object.values(names), x);
-        }""",
-        [module("plane") + module("controls") + module("kv_heads_dial"), expression, value],
-    )
-    page.close()
-    return found
+    return go
 
 
 def divisors(n):
@@ -78,7 +54,7 @@ def test_every_model_at_every_number_of_key_heads_is_counted_as_lib_accounting_c
     cases = [(MODELS[n], k) for n in PLAIN for k in divisors(MODELS[n].n_heads)]
     contexts = [int(2 ** rng.uniform(0, 20)) for _ in cases]
     sent = [[row(c), k, s] for (c, k), s in zip(cases, contexts)]
-    found = in_the_page(browser, "x.map(([c, K, S]) => account(c, K, S))", sent)
+    found = in_the_page(browser, "kv_heads_dial", "x.map(([c, K, S]) => account(c, K, S))", sent)
     for (config, k), context, theirs in zip(cases, contexts, found, strict=True):
         assert theirs == counted(replace(config, n_kv_heads=k), context), (config, k, context)
 
@@ -96,7 +72,7 @@ def test_random_configs_are_counted_as_the_layer_holds_them(browser):
         )  # fmt: skip
         cases.append((config, int(rng.choice(divisors(H))), int(rng.integers(1, 200))))
     sent = [[row(c), k, s] for c, k, s in cases]
-    found = in_the_page(browser, "x.map(([c, K, S]) => account(c, K, S))", sent)
+    found = in_the_page(browser, "kv_heads_dial", "x.map(([c, K, S]) => account(c, K, S))", sent)
     for (c, k, s), theirs in zip(cases, found, strict=True):
         with torch.device("meta"):
             layer = Attention(c.d_model, c.n_heads, k, c.head_dim, bias=c.qkv_bias, out_bias=c.bias)
@@ -111,7 +87,7 @@ def test_speeds_are_ratios_to_the_one_with_most_key_heads(browser):
         "(({ contexts, heads, faster }) => [contexts, heads, heads.map((K) => contexts"
         ".map((S) => faster(K, S)))])(compare(x))"
     )
-    contexts, heads, ratios = in_the_page(browser, expression, shuffled)
+    contexts, heads, ratios = in_the_page(browser, "kv_heads_dial", expression, shuffled)
     assert (contexts, heads) == ([128, 4096], [12, 4, 1])
     expected = [[TIMES[12, s] / TIMES[k, s] for s in contexts] for k in heads]
     np.testing.assert_allclose(ratios, expected)
@@ -119,7 +95,9 @@ def test_speeds_are_ratios_to_the_one_with_most_key_heads(browser):
 
 def test_the_marked_speed_has_groups_nearest_in_size(browser):
     cases = [(32, 32), (32, 16), (32, 8), (32, 4), (32, 2), (32, 1), (71, 1), (12, 4), (12, 6)]
-    found = in_the_page(browser, "x.map(([H, K]) => nearest([12, 4, 2, 1], H, K))", cases)
+    found = in_the_page(
+        browser, "kv_heads_dial", "x.map(([H, K]) => nearest([12, 4, 2, 1], H, K))", cases
+    )
     # G = 1, 2, 4, 8, 16, 32, 71, 3, 2 against the measured 1, 3, 6, 12
     assert found == [12, 4, 4, 2, 1, 1, 1, 4, 4]
 

@@ -12,25 +12,17 @@ from lib.config import MODELS, ModelConfig
 from lib.transformer import Transformer
 from lib.widgets import parameter_explorer
 from lib.widgets.piece import module
-from tests.browser import open_browser, open_pages
 
 GPT2, LLAMA3 = MODELS["gpt2"], MODELS["llama-3-8b"]
 SHOWN = {"GPT-2 small": GPT2, "Llama-3 8B": LLAMA3}
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
-
-
 @pytest.fixture
-def visit(browser):
+def visit(draw):
     """visit(...) -> a page like the book's, with the piece drawn by the host script."""
-    with open_pages(browser) as draw:
-        yield lambda theme="light", width=1280: draw(
-            parameter_explorer(SHOWN, alt="test"), theme, width
-        )
+    return lambda theme="light", width=1280: draw(
+        parameter_explorer(SHOWN, alt="test"), theme, width
+    )
 
 
 def in_the_page(browser, configs, contexts):

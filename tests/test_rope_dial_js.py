@@ -10,16 +10,9 @@ from axe_playwright_python.sync_playwright import Axe
 from lib.positions import Rope
 from lib.widgets import rope_dial
 from lib.widgets.piece import module
-from tests.browser import open_browser, open_pages
 
 Q = [1.0, 0.4, 0.9, -0.3, -0.5, 0.8, 0.7, 0.6]
 K = [0.8, 0.7, 1.0, 0.2, -0.3, 0.9, 0.9, 0.3]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 def turned(x, position, dim=None, theta=10_000.0):
@@ -84,14 +77,13 @@ def test_the_dial_in_the_page_is_rope_in_numpy_and_in_lib(browser):
 
 
 @pytest.fixture
-def visit(browser):
+def visit(draw):
     """visit(...) -> a page like the book's, with the piece drawn by the host script."""
-    with open_pages(browser) as draw:
 
-        def go(theme="light", width=1280, q=Q, k=K, **more):
-            return draw(rope_dial(q, k, **{"alt": "test", "last": 100, **more}), theme, width)
+    def go(theme="light", width=1280, q=Q, k=K, **more):
+        return draw(rope_dial(q, k, **{"alt": "test", "last": 100, **more}), theme, width)
 
-        yield go
+    return go
 
 
 def numbers(text):

@@ -15,8 +15,6 @@ from urllib.parse import unquote, urldefrag, urljoin
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser import open_browser
-
 SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
 PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if "_static" not in p.parts)
 EACH = pytest.mark.parametrize("page", PAGES)
@@ -98,12 +96,6 @@ def address():
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

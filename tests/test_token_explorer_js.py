@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from lib.tokenizer import GPT2_PATTERN, GPT4_PATTERN, BPETokenizer
 from lib.widgets import token_explorer
 from lib.widgets.piece import module
-from tests.browser import ROOT, open_browser, open_pages
+from tests.browser import ROOT
 
 TEXTS = {p.stem: p.read_text(encoding="utf-8") for p in sorted((ROOT / "lib/texts").glob("*.txt"))}
 PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN}
@@ -61,12 +61,6 @@ def fuzz(seed, n=500):
         else:
             pieces = [UNICODE, AWKWARD, words, words]
             yield "".join(rng.choice(rng.choice(pieces)) for _ in range(size // 4 + 1))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -146,15 +140,14 @@ TEXT = "The lowest light.\nالضوء القديم\n<|end|>"
 
 
 @pytest.fixture
-def visit(browser):
+def visit(draw):
     """visit(theme, width) -> a page like the book's, with the piece drawn by the host script."""
-    with open_pages(browser) as draw:
 
-        def go(theme="light", width=1280):
-            piece = token_explorer(tokenizer("gpt2"), text=TEXT, alt="A text in tokens")
-            return draw(piece, theme, width)
+    def go(theme="light", width=1280):
+        piece = token_explorer(tokenizer("gpt2"), text=TEXT, alt="A text in tokens")
+        return draw(piece, theme, width)
 
-        yield go
+    return go
 
 
 def counts(page):

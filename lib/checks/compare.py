@@ -99,6 +99,21 @@ def where_they_differ(expected, got, axes, tol: float) -> str:
     return f"{share}; the first at ({place}): expected {e[first]:.6g}, yours {g[first]:.6g}."
 
 
+def part_that_differs(expected, got, parts, tol: float) -> str:
+    """What separates an answer of several parts from the expected one; `parts` is {name: axes}.
+
+    >>> part_that_differs((np.ones(2), 3), (np.ones(2), 4), {"row": "T", "sum": ""}, 0)
+    'sum: Expected 3, got 4.'
+    """
+    if not isinstance(got, tuple | list | np.ndarray) or len(got) != len(parts):
+        return f"Expected {len(parts)} things, ({', '.join(parts)}): got {describe(got)}."
+    all_parts = zip(parts.items(), expected, got)
+    name, axes, e, g = next(
+        (n, a.split(), e, g) for (n, a), e, g in all_parts if not same(e, g, tol)
+    )
+    return f"{name}: {different_form(e, g, axes) or where_they_differ(e, g, axes, tol)}"
+
+
 def first_key_that_differs(expected, got, tol: float) -> str:
     for key, value in expected.items():
         if key not in got:

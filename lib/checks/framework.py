@@ -38,7 +38,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from lib.checks.compare import describe, different_form, same, where_they_differ
+from lib.checks.compare import (
+    describe,
+    different_form,
+    part_that_differs,
+    same,
+    where_they_differ,
+)
 from lib.figures import Code, styled
 
 INPUTS = {"numpy": "NumPy arrays", "torch": "torch tensors"}
@@ -166,7 +172,7 @@ class Exercise:
         difficulty: str,  # easy, medium or hard
         minutes: int,
         cases: Callable,  # () -> list of argument tuples, the smallest first
-        axes: str = "",  # the letters of the result's axes, for messages: "B T S"
+        axes: str | dict[str, str] = "",  # of the result, for messages: "B T S"; or {part: axes}
         hints: tuple = (),
         tol: float = 1e-5,
         canonical: Callable | None = None,  # brings equivalent results to one form
@@ -175,7 +181,8 @@ class Exercise:
         self.solve, self.name = solve, solve.__name__
         self.chapter = solve.__module__.rpartition(".")[2]
         self.title, self.difficulty, self.minutes = title, difficulty, minutes
-        self.cases, self.axes, self.hints, self.tol = cases, axes.split(), tuple(hints), tol
+        self.parts, self.axes = (axes, []) if isinstance(axes, dict) else ({}, axes.split())
+        self.cases, self.hints, self.tol = cases, tuple(hints), tol
         self.canonical, self.judge = canonical or (lambda out: out), judge
         self.mistakes: list[tuple[str, Callable]] = []
         self.rights: list[Callable] = []
@@ -306,6 +313,8 @@ class Exercise:
             return flaw and flaw + given
         expected = self._plain(self.solve, args)
         right = same(expected, out, self.tol)
+        if not right and self.parts and not isinstance(expected, Exception):
+            return part_that_differs(expected, out, self.parts, self.tol) + given
         if not right and (form := different_form(expected, out, self.axes)):
             return form + given
         seen = np.asarray(out) if isinstance(expected, np.ndarray) else out

@@ -178,6 +178,7 @@ def one_step(x, table, wq, wk, wv, k_held, v_held, *, at=None, scale=None, q_at=
     difficulty="medium",
     minutes=8,
     cases=steps,
+    axes={"y": "Dv", "k": "S D", "v": "S Dv"},
     hints=(
         "P = len(k_held) tokens came before, so this one stands at position P: x + table[P].",
         "Its key and its value become the last rows; then the query meets all P + 1 keys, its own "
@@ -1103,6 +1104,7 @@ def windowed(positions, keys, new, window, sinks, *, start=None, keep=None, numb
     difficulty="hard",
     minutes=12,
     cases=windows,
+    axes={"positions": "S", "keys": "S D"},
     hints=(
         "The new tokens go on counting: the first one's position is positions[-1] + 1, or 0 if "
         "nothing is held yet.",

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from lib.checks.attention import mistakes
-from lib.checks.compare import different_form, same, where_they_differ
 from lib.checks.framework import exercise
 from lib.checks.multi_head import Layer, self_attention
 from lib.checks.positions import turn, turn_half_split
@@ -127,29 +126,12 @@ def latents_to_extend():
     ]
 
 
-def wrong_latents(out, x, w_down, w_uk, w_uv, cache):
-    """What is wrong with (cache, keys, values), or ""."""
-    if not isinstance(out, tuple | list) or len(out) != 3:
-        return (
-            "Expected three things: the latents now cached, and the keys and values made of them."
-        )
-    expected = latent_cache.solve(x, w_down, w_uk, w_uv, cache)
-    forms = ("cache", "S R"), ("keys", "H S N"), ("values", "H S V")
-    for (name, axes), e, got in zip(forms, expected, out):
-        if not same(e, got, 1e-5):
-            axes = axes.split()
-            return f"The {name}: " + (
-                different_form(e, got, axes) or where_they_differ(e, got, axes, 1e-5)
-            )
-    return ""
-
-
 @exercise(
     title="A cache of latents",
     difficulty="medium",
     minutes=8,
     cases=latents_to_extend,
-    judge=wrong_latents,
+    axes={"cache": "S R", "keys": "H S N", "values": "H S V"},
     hints=(
         "Down first: x @ w_down.T is (T, R), one latent a token, without any head.",
         "Append it to the cache along the tokens: (S, R) and (T, R) give (S + T, R).",

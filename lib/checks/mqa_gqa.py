@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from lib import reference
 from lib.checks.attention import mistakes
-from lib.checks.compare import different_form, same, where_they_differ
 from lib.checks.framework import exercise
 
 # 1
@@ -602,27 +601,12 @@ def one_new_token():
     ]  # fmt: skip
 
 
-def wrong_step(out, q, k, v, k_cache, v_cache):
-    """What is wrong with (y, keys, values), or ""."""
-    if not isinstance(out, tuple | list) or len(out) != 3:
-        return "Expected three things: the output, the keys and the values that are now cached."
-    expected = grouped_step.solve(q, k, v, k_cache, v_cache)
-    forms = ("output", "B H D"), ("keys", "B K S D"), ("values", "B K S D")
-    for (name, axes), e, got in zip(forms, expected, out):
-        if not same(e, got, 1e-5):
-            axes = axes.split()
-            return f"The {name}: " + (
-                different_form(e, got, axes) or where_they_differ(e, got, axes, 1e-5)
-            )
-    return ""
-
-
 @exercise(
     title="One decoding step with shared heads",
     difficulty="medium",
     minutes=10,
     cases=one_new_token,
-    judge=wrong_step,
+    axes={"y": "B H D", "keys": "B K S D", "values": "B K S D"},
     hints=(
         "First append: the new token sees itself. np.concatenate([k_cache, k[:, :, None]], axis=2) "
         "(torch: torch.cat(..., dim=2)) is (B, K, S + 1, D).",
@@ -1045,26 +1029,13 @@ def shared_maps():
     return first + [(*rng.normal(size=(2, K * D, C)), H, K) for H, K, D, C in sizes]
 
 
-def wrong_maps(out, wk, wv, n_heads, n_kv_heads):
-    """What is wrong with the pair of maps, or ""."""
-    if not isinstance(out, tuple | list | np.ndarray) or len(out) != 2:
-        return "Expected two maps, (wk, wv), each (n_heads · D, C)."
-    expected = as_mha.solve(wk, wv, n_heads, n_kv_heads)
-    for name, e, got in zip(("wk", "wv"), expected, out):
-        if not same(e, got, 1e-6):
-            axes = ["HD", "C"]
-            return f"{name}: " + (
-                different_form(e, got, axes) or where_they_differ(e, got, axes, 1e-6)
-            )
-    return ""
-
-
 @exercise(
     title="The MHA inside",
     difficulty="medium",
     minutes=8,
     cases=shared_maps,
-    judge=wrong_maps,
+    axes={"wk": "HD C", "wv": "HD C"},
+    tol=1e-6,
     hints=(
         "Query head h of the GQA reads key head h // G. In the MHA it reads key head h: that must "
         "be the same keys, so the same D rows of the map.",
