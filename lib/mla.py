@@ -37,7 +37,7 @@ from lib.attention import (
     mask_to_bias,
     padding_bias,
 )
-from lib.positions import Rope, yarn_mscale
+from lib.positions import Rope, _check_even, yarn_mscale
 
 
 class MLA(nn.Module):
@@ -64,9 +64,7 @@ class MLA(nn.Module):
             d_model=d_model, n_heads=n_heads, kv_lora_rank=kv_lora_rank, v_head_dim=v_head_dim,
             qk_nope_head_dim=qk_nope_head_dim, qk_rope_head_dim=qk_rope_head_dim,
         )  # fmt: skip
-        if qk_rope_head_dim % 2:
-            got = f"features turn in pairs: got {qk_rope_head_dim}"
-            raise ValueError(f"qk_rope_head_dim must be even, {got}")
+        _check_even("qk_rope_head_dim", qk_rope_head_dim)
         qk_head_dim = qk_nope_head_dim + qk_rope_head_dim
         self.n_heads, self.v_head_dim = n_heads, v_head_dim
         self.kv_lora_rank, self.q_lora_rank = kv_lora_rank, q_lora_rank
