@@ -84,6 +84,24 @@ def test_a_known_mistake_fails_with_its_own_message(ex, message, mistake):
     assert verdict.message == message
 
 
+@pytest.mark.parametrize("n", range(8))
+@pytest.mark.parametrize("what", ["row", "feature", "start"])
+def test_what_a_comparison_of_two_orders_leaves_out_is_noticed(what, n):
+    def answer(naive, absorbed, x):
+        for t in range(1, len(x) + 1):
+            pair = naive(x[:t]), absorbed(x[:t])
+            axis = ["row", "feature", "start"].index(what)
+            if axis < 2 and n < pair[0].shape[axis]:
+                pair = [np.delete(y, n, axis) for y in pair]
+            if not np.allclose(*pair) and (what, n) != ("start", t):
+                return False
+        return True
+
+    left_out = n in {"row": range(7), "feature": range(4), "start": range(1, 8)}[what]
+    verdict = EXERCISES["mla.naive_equals_absorbed"](answer)
+    assert verdict.status == ("failed" if left_out else "passed")
+
+
 def spin(*_):
     while True:
         pass
@@ -228,6 +246,27 @@ def test_inputs_are_of_the_kind_that_the_answer_is_written_for():
 def test_a_mistake_that_raises_is_known_in_torch_too():
     verdict = EXERCISES["warm_up.center_rows"](lambda x: x - torch.mean(x, dim=1))
     assert "`keepdims=True` gives (T, 1)" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("scores", "output", "words"),
+    [
+        ("bhtd,bhsd->bhts", "bhtd,bhsd->bhts", "That is MHA"),
+        ("bkgtd,bksd->bkgts", "bkgts,bktd->bkgtd", "v runs over s: `bksd`"),
+        ("bkgtd,bktd->bkgts", "bkgts,bksd->bkgtd", "k runs over s: `bksd`"),
+        ("bkgtd,bksd->bkgts", "bksd,bkgts->bkgtd", "Keys and values come first"),
+        ("bkgtd,bkgsd->bkgts", "bkgts,bksd->bkgtd", "k (B, K, S, D) has 4 axes; letters given: 5"),
+        ("bgktd,bksd->bgkts", "bkgts,bksd->bkgtd", "K has the letter of G"),
+        ("bkgtd,bksd->bkgtz", "bkgts,bksd->bkgtd", "a letter that no input has"),
+        ("bkgtd,bksd->bkgtt", "bkgts,bksd->bkgtd", "a letter twice"),
+        ("bkgtd bksd->bkgts", "bkgts,bksd->bkgtd", "one comma"),
+        ("bkgtd,bksd->bkgts", "bkgts,bkvd->bkgtd", "the same letter in both?"),
+    ],
+)
+def test_an_equation_that_does_not_fit_is_told_which_axis(scores, output, words):
+    verdict = EXERCISES["mqa_gqa.grouped_einsum"](lambda s: scores if s == "scores" else output)
+    assert verdict.status == "failed"
+    assert words in verdict.message
 
 
 def test_a_place_without_named_axes_is_told_in_numbers():

@@ -77,6 +77,9 @@ mistakes(
      "All read key head 0: that is MQA. It holds when n_kv_heads is 1, and only then."),
     ("cut_off", lambda h, H, K: min(h, K - 1),
      "The heads beyond the last key head all got the last one. Share evenly: G neighbours each."),
+    ("key_heads_cut_off", lambda h, H, K: min(h // K, K - 1),
+     "h was divided by the *number* of key heads, and what went too far was cut off. Divide by the "
+     "size of a group, G = n_heads // n_kv_heads: then nothing goes too far."),
     ("from_the_end", lambda h, H, K: K - 1 - h // (H // K),
      "The groups are numbered from the end. Query head 0 reads key head 0."),
     ("counted_from_one", lambda h, H, K: h // (H // K) + 1,
@@ -101,90 +104,6 @@ mistakes(
 
 
 # 2
-
-
-def real_and_small_shapes():
-    """d_model, n_heads, n_kv_heads, head_dim; n_heads · head_dim is not always d_model."""
-    return [
-        (8, 4, 2, 2), (8, 4, 1, 2), (6, 2, 2, 3), (10, 4, 2, 3), (5, 6, 3, 4), (12, 6, 2, 8),
-        (4096, 32, 8, 128), (8192, 64, 8, 128), (4544, 71, 1, 64), (3072, 16, 16, 256),
-        (1024, 16, 8, 128), (3584, 28, 4, 128), (2048, 8, 1, 256),
-    ]  # fmt: skip
-
-
-@exercise(
-    title="How much smaller is the cache?",
-    difficulty="easy",
-    minutes=3,
-    cases=real_and_small_shapes,
-    tol=1e-9,
-    hints=(
-        "Count the numbers that one layer keeps of one token: keys and values, every key head.",
-        "With K heads that is 2 · K · D. With a key head for every query head it is 2 · H · D.",
-        "Divide the larger by the smaller; what they have in common goes away.",
-    ),
-)
-def cache_ratio(d_model, n_heads, n_kv_heads, head_dim):
-    """Sizes of a layer -> how many times larger its cache would be with n_heads key heads."""
-    full = 2 * n_heads * head_dim  # numbers a token, keys and values
-    shared = 2 * n_kv_heads * head_dim
-    return full / shared
-
-
-@cache_ratio.right
-def ratio_in_short(d_model, n_heads, n_kv_heads, head_dim):
-    return n_heads // n_kv_heads
-
-
-@cache_ratio.right
-def ratio_of_shapes(d_model, n_heads, n_kv_heads, head_dim):
-    return np.zeros((2, n_heads, head_dim)).nbytes / np.zeros((2, n_kv_heads, head_dim)).nbytes
-
-
-@cache_ratio.right
-def ratio_in_torch(d_model, n_heads, n_kv_heads, head_dim):
-    return torch.tensor(n_heads) / torch.tensor(n_kv_heads)
-
-
-mistakes(
-    cache_ratio,
-    ("inverted", lambda C, H, K, D: K / H,
-     "That is what is *left*, K / H. How many times larger the full cache is: H / K."),
-    ("from_d_model", lambda C, H, K, D: C / (K * D),
-     "The full cache was taken to be d_model wide. It is n_heads · head_dim wide, which need not "
-     "be d_model (Gemma 7B: 16 · 256 = 4096, d_model 3072)."),
-    ("from_d_model_with_both", lambda C, H, K, D: 2 * C / (K * D),
-     "Keys *and* values are shared, both: the 2 stands above and below. And the full cache is "
-     "n_heads · head_dim wide, not d_model."),
-    ("keys_alone", lambda C, H, K, D: 2 * H / (H + K),
-     "Only one of keys and values was shared. Both are: 2 · K · D against 2 · H · D."),
-    ("two_over", lambda C, H, K, D: 2 * H / K,
-     "A factor 2 stands on one side only. Keys and values: 2 · H · D against 2 · K · D."),
-    ("half", lambda C, H, K, D: H / (2 * K),
-     "A factor 2 stands below only. Keys and values: 2 · H · D against 2 · K · D."),
-    ("saved", lambda C, H, K, D: 1 - K / H,
-     "That is the share that is *saved*. Asked for is the ratio, full to shared."),
-    ("difference", lambda C, H, K, D: 2 * (H - K) * D,
-     "That is a difference, in numbers a token. Asked for is a ratio."),
-    ("number_of_key_heads", lambda C, H, K, D: K,
-     "That is the number of key heads. The fewer there are, the larger the ratio."),
-    ("number_of_heads", lambda C, H, K, D: H,
-     "That is the ratio for MQA, where n_kv_heads is 1. Divide by n_kv_heads."),
-    ("width_of_a_token", lambda C, H, K, D: 2 * K * D,
-     "That is what a layer keeps of a token with sharing. Divide what it would keep without "
-     "sharing by this."),
-    ("head_dim_left_over", lambda C, H, K, D: H * D / K,
-     "head_dim stands above only. It is as wide with sharing as without: it goes away."),
-    ("squared", lambda C, H, K, D: (H / K) ** 2,
-     "The ratio was squared. Keys and values are two tensors, and each is H / K times smaller: so "
-     "is their sum."),
-    ("one_more", lambda C, H, K, D: H / K - 1,
-     "One was subtracted: that is how much *more* the full cache takes, as a share of the shared "
-     "one. Asked for is how many times as large it is."),
-)  # fmt: skip
-
-
-# 3
 
 
 def groups(seed, sizes):
@@ -366,10 +285,18 @@ mistakes(
     ("rows_of_tokens", lambda q, k, v: _rows_token_first(q, k, v),
      "The rows of a group were laid out token by token, and read back head by head. As rows, "
      "(G, T) goes in and (G, T) comes out."),
+    ("tokens_first_in_q", lambda q, k, v: _tokens_first(q, k, v),
+     "q was reshaped with T before H, so a group holds pieces of all heads. Reshape (B, H, T, D) "
+     "as it stands."),
+    ("tokens_first_in_q_and_back", lambda q, k, v: _tokens_first(q, k, v, back=True),
+     "q was reshaped with T before H, and so was the result: a group holds the first tokens of "
+     "all heads, not all tokens of its own. Reshape (B, H, T, D) as it stands."),
     ("not_scaled", lambda q, k, v: with_heads(q, k, v, repeated, scale=1.0),
      "The scores are not divided by √D."),
     ("divided_by_width", lambda q, k, v: with_heads(q, k, v, repeated, scale=q.shape[-1]),
      "The scores are divided by D, not by its root."),
+    ("times_root", lambda q, k, v: with_heads(q, k, v, repeated, scale=q.shape[-1] ** -0.5),
+     "The scores are multiplied by √D. Divide by it."),
     ("scaled_by_all_heads", lambda q, k, v:
      with_heads(q, k, v, repeated, scale=np.sqrt(q.shape[1] * q.shape[-1])),
      "The scores are divided by √(H·D). A score sums over one head's D features, with sharing or "
@@ -385,6 +312,18 @@ mistakes(
      "The softmax runs over the queries. Each query shares out 1 over the *keys*, the last axis."),
     ("softmax_over_heads", lambda q, k, v: with_heads(q, k, v, repeated, axis=1),
      "The softmax runs over the heads. Each query shares out 1 over the *keys*, the last axis."),
+    ("scaled_by_key_heads", lambda q, k, v: with_heads(q, k, v, repeated, scale=k.shape[1] ** 0.5),
+     "The scores are divided by √K. It is the width of a head, D, not the number of key heads."),
+    ("scaled_by_keys", lambda q, k, v: with_heads(q, k, v, repeated, scale=k.shape[2] ** 0.5),
+     "The scores are divided by √S. A score sums over D features, not over the S keys: √D."),
+    ("as_they_are", lambda q, k, v: reference.softmax(each_score(q, k)) @ v,
+     "H heads stand on one side and K on the other, which fits only where K is 1 or H. View the "
+     "queries in groups, or repeat keys *and* values in place (torch: `enable_gqa=True`)."),
+    ("joined_in_turns", lambda q, k, v:
+     grouped_attention.solve(q, k, v).reshape(len(q), k.shape[1], -1, *q.shape[2:]).swapaxes(1, 2)
+     .reshape(q.shape),
+     "The groups are right, but they were joined as (G, K), head by head in turns. (K, G) becomes "
+     "H as it stands."),
     ("no_softmax", lambda q, k, v: each_score(q, k[:, repeated(q.shape[1], k.shape[1])])
      @ v[:, repeated(q.shape[1], k.shape[1])],
      "There is no softmax: the scores themselves weigh the values."),
@@ -429,6 +368,13 @@ def _rows_token_first(q, k, v):
     return (reference.softmax(each_score(rows, k)) @ v).reshape(B, H, T, D)
 
 
+def _tokens_first(q, k, v, back=False):
+    (B, H, T, D), K = q.shape, k.shape[1]
+    rows = q.swapaxes(1, 2).reshape(B, K, -1, D)
+    out = reference.softmax(each_score(rows, k)) @ v
+    return out.reshape(B, T, H, D).swapaxes(1, 2) if back else out.reshape(B, H, T, D)
+
+
 @grouped_attention.property(
     "A head's output is a weighted mean of the values of *its* key head, h // (H // K), so every "
     "feature lies between the smallest and the largest of them."
@@ -439,7 +385,7 @@ def within_its_own_values(out, q, k, v):
     return ((out >= low - 1e-6) & (out <= high + 1e-6)).all()
 
 
-# 4
+# 3
 
 SIZES = {"b": 2, "k": 3, "g": 4, "t": 5, "s": 6, "d": 7}
 STEPS = {"scores": ("bkgtd", "bksd", "bkgts"), "output": ("bkgts", "bksd", "bkgtd")}
@@ -467,10 +413,50 @@ def in_order(equation):
     )
 
 
+MHA = (
+    "That is MHA, one key head a query head: q has four axes there. Here it has five, "
+    "(B, K, G, T, D), and so have the weights."
+)
+KEYS_FIRST = (
+    "Keys and values come first there. The inputs are given in the order queries, keys and "
+    "weights, values."
+)
+
+
+def wrong_letters(equation, step):
+    """What is wrong with the letters of an equation, or ""; with dots they are not looked at."""
+    inputs, _, result = equation.partition("->")
+    inputs = inputs.split(",")
+    if len(inputs) != 2:
+        return "Two inputs have one comma, between them, and the result comes after `->`."
+    if "." in equation:
+        return ""
+    lengths = [len(letters) for letters in inputs]
+    if lengths in ([4, 4], [4, 5]):
+        return MHA if lengths == [4, 4] else KEYS_FIRST
+    names = {}  # letter -> the axis that it stands for
+    for thing, letters, axes in zip(("qk", "wv")[step == "output"], inputs, STEPS[step]):
+        what = f"{'the weights' if thing == 'w' else thing} ({', '.join(axes.upper())})"
+        if len(letters) != len(axes):
+            return f"{what} has {len(axes)} axes; letters given: {len(letters)}."
+        for letter, axis in zip(letters, axes):
+            before = names.setdefault(letter, axis)
+            if (before, axis) == ("t", "s"):
+                first = "q ends in t, d" if thing == "k" else "the weights end in t, s"
+                return f"{thing} runs over s: `bksd`. There it has the letter of t ({first})."
+            if before != axis:
+                return f"{what}: {axis.upper()} has the letter of {before.upper()}, another axis."
+    if set(result) - set(names):
+        return "After the arrow is a letter that no input has."
+    return "" if len(set(result)) == len(result) else "After the arrow is a letter twice."
+
+
 def wrong_equation(equation, step):
     """What is wrong with an equation for a step, or ""."""
     if not isinstance(equation, str):
         return "Expected a text, an equation as `np.einsum` takes it."
+    if flaw := wrong_letters(equation, step):
+        return flaw
     rng = np.random.default_rng(0)
     left, right, result = STEPS[step]
     x, y = (rng.normal(size=[SIZES[c] for c in axes]) for axes in (left, right))
@@ -484,7 +470,12 @@ def wrong_equation(equation, step):
     if got.shape != expected.shape:
         named = ", ".join(result.upper())
         return f"Expected a result ({named}) = {expected.shape}, got shape {got.shape}."
-    return "" if np.allclose(got, expected) else "The shape is right, the numbers are not."
+    if np.allclose(got, expected):
+        return ""
+    return (
+        "The shape is right, the numbers are not. Has an axis of both inputs the same letter in "
+        "both? Under two letters each is summed, or kept, by itself."
+    )
 
 
 @exercise(
@@ -551,8 +542,7 @@ mistakes(
      "Keys and values got an axis g. They have none, (B, K, S, D), and need none: that is what "
      "sharing means."),
     ("heads_as_in_mha", equations("bhtd,bhsd->bhts", "bhts,bhsd->bhtd"),
-     "That is MHA, one key head a query head: q has four axes there. Here it has five, "
-     "(B, K, G, T, D)."),
+     MHA),
     ("features_kept", equations("bkgtd,bksd->bkgtsd", "bkgts,bksd->bkgtsd"),
      "Nothing is summed. Scores sum over d, the output over s: leave those letters out after the "
      "arrow."),
@@ -561,8 +551,8 @@ mistakes(
     ("scores_transposed", equations("bkgtd,bksd->bkgst", "bkgts,bksd->bkgtd"),
      "The scores came out as (…, S, T): keys before queries. They end in t, s."),
     ("values_by_queries", equations("bkgtd,bksd->bkgts", "bkgts,bktd->bkgsd"),
-     "In the output the values are numbered by t, the queries. They belong to the keys: s, which "
-     "is then summed over."),
+     "In the output the values are numbered by t, the queries (the weights end in t, s). They "
+     "belong to the keys: s, which is then summed over."),
     ("tokens_paired", equations("bkgtd,bktd->bkgt", "bkgts,bksd->bkgtd"),
      "Keys are numbered by t as the queries are, so each query meets only the key of its own "
      "place. Keys have a letter of their own: s."),
@@ -570,19 +560,113 @@ mistakes(
      "The queries were read as (B, G, K, T, D): that is tiling, 0 1 0 1. They are (B, K, G, T, D): "
      "the heads of a group are neighbours."),
     ("one_for_both", equations("bkgtd,bksd->bkgts", "bkgtd,bksd->bkgts"),
-     "The same equation for both steps. The second takes weights (B, K, G, T, S) and values, and "
-     "sums over s."),
+     "But for the names of its letters the second equation is the first: both sum over the last "
+     "axis of both inputs. The output sums over s, which is the third axis of v, (B, K, S, D)."),
     ("changed_places", equations("bkgts,bksd->bkgtd", "bkgtd,bksd->bkgts"),
      "The two equations changed places: scores sum over d, the output over s."),
     ("keys_first", equations("bksd,bkgtd->bkgts", "bksd,bkgts->bkgtd"),
-     "Keys and values come first there. The inputs are given in the order queries, keys and "
-     "weights, values."),
+     KEYS_FIRST),
     ("transposed_keys", equations("bkgtd,bkds->bkgts", "bkgts,bksd->bkgtd"),
      "The keys were read as transposed, (B, K, D, S). einsum needs no transpose: k is (B, K, S, "
      "D)."),
+    ("dots_for_the_group", equations("...td,...sd->...ts", "...ts,...sd->...td"),
+     "The dots are (B, K, G) in one input and (B, K) in the other, and are lined up from the "
+     "right: g would meet k. Give g a letter: `...gtd,...sd`."),
     ("no_arrow", equations("bkgtd,bksd", "bkgts,bksd"),
      "Without an arrow einsum sorts the letters that are left by the alphabet, and sums over all "
      "that occur twice. Say where each axis goes."),
+)  # fmt: skip
+
+
+# 4
+
+
+def real_and_small_shapes():
+    """d_model, n_heads, n_kv_heads, head_dim; n_heads · head_dim is not always d_model."""
+    return [
+        (10, 4, 2, 3), (8, 4, 2, 2), (8, 4, 1, 2), (6, 2, 2, 3), (5, 6, 3, 4), (12, 6, 2, 8),
+        (4096, 32, 8, 128), (8192, 64, 8, 128), (4544, 71, 1, 64), (3072, 16, 16, 256),
+        (1024, 16, 8, 128), (3584, 28, 4, 128), (2048, 8, 1, 256),
+    ]  # fmt: skip
+
+
+@exercise(
+    title="How much smaller is the cache?",
+    difficulty="easy",
+    minutes=3,
+    cases=real_and_small_shapes,
+    tol=1e-9,
+    hints=(
+        "Count the numbers that one layer keeps of one token: keys and values, every key head.",
+        "With K heads that is 2 · K · D. With a key head for every query head it is 2 · H · D.",
+        "Divide the larger by the smaller; what they have in common goes away.",
+    ),
+)
+def cache_ratio(d_model, n_heads, n_kv_heads, head_dim):
+    """Sizes of a layer -> how many times larger its cache would be with n_heads key heads."""
+    full = 2 * n_heads * head_dim  # numbers a token, keys and values
+    shared = 2 * n_kv_heads * head_dim
+    return full / shared
+
+
+@cache_ratio.right
+def ratio_in_short(d_model, n_heads, n_kv_heads, head_dim):
+    return n_heads // n_kv_heads
+
+
+@cache_ratio.right
+def ratio_of_shapes(d_model, n_heads, n_kv_heads, head_dim):
+    return np.zeros((2, n_heads, head_dim)).nbytes / np.zeros((2, n_kv_heads, head_dim)).nbytes
+
+
+@cache_ratio.right
+def ratio_in_torch(d_model, n_heads, n_kv_heads, head_dim):
+    return torch.tensor(n_heads) / torch.tensor(n_kv_heads)
+
+
+mistakes(
+    cache_ratio,
+    ("inverted", lambda C, H, K, D: K / H,
+     "That is what is *left*, K / H. How many times larger the full cache is: H / K."),
+    ("from_d_model", lambda C, H, K, D: C / (K * D),
+     "The full cache was taken to be d_model wide. It is n_heads · head_dim wide, which need not "
+     "be d_model (Gemma 7B: 16 · 256 = 4096, d_model 3072)."),
+    ("heads_from_d_model", lambda C, H, K, D: C // D / K,
+     "The number of heads was taken to be d_model // head_dim. It is given, n_heads, and n_heads · "
+     "head_dim need not be d_model."),
+    ("shared_from_d_model", lambda C, H, K, D: H * D / C,
+     "The shared cache was taken to be d_model wide. It is n_kv_heads · head_dim wide."),
+    ("from_d_model_with_both", lambda C, H, K, D: 2 * C / (K * D),
+     "Keys *and* values are shared, both: the 2 stands above and below. And the full cache is "
+     "n_heads · head_dim wide, not d_model."),
+    ("keys_alone", lambda C, H, K, D: 2 * H / (H + K),
+     "Only one of keys and values was shared. Both are: 2 · K · D against 2 · H · D."),
+    ("two_over", lambda C, H, K, D: 2 * H / K,
+     "A factor 2 stands on one side only. Keys and values: 2 · H · D against 2 · K · D."),
+    ("half", lambda C, H, K, D: H / (2 * K),
+     "A factor 2 stands below only. Keys and values: 2 · H · D against 2 · K · D."),
+    ("saved", lambda C, H, K, D: 1 - K / H,
+     "That is the share that is *saved*. Asked for is the ratio, full to shared."),
+    ("difference", lambda C, H, K, D: 2 * (H - K) * D,
+     "That is a difference, in numbers a token. Asked for is a ratio."),
+    ("heads_saved", lambda C, H, K, D: H - K,
+     "That is how many key heads fewer there are, a difference. How many *times* larger the full "
+     "cache is: divide."),
+    ("number_of_key_heads", lambda C, H, K, D: K,
+     "That is the number of key heads. The fewer there are, the larger the ratio."),
+    ("number_of_heads", lambda C, H, K, D: H,
+     "That is the ratio for MQA, where n_kv_heads is 1. Divide by n_kv_heads."),
+    ("width_of_a_token", lambda C, H, K, D: 2 * K * D,
+     "That is what a layer keeps of a token with sharing. Divide what it would keep without "
+     "sharing by this."),
+    ("head_dim_left_over", lambda C, H, K, D: H * D / K,
+     "head_dim stands above only. It is as wide with sharing as without: it goes away."),
+    ("squared", lambda C, H, K, D: (H / K) ** 2,
+     "The ratio was squared. Keys and values are two tensors, and each is H / K times smaller: so "
+     "is their sum."),
+    ("one_more", lambda C, H, K, D: H / K - 1,
+     "One was subtracted: that is how much *more* the full cache takes, as a share of the shared "
+     "one. Asked for is how many times as large it is."),
 )  # fmt: skip
 
 
@@ -678,6 +762,23 @@ mistakes(
      "Append them as they are."),
     ("tiled", lambda q, k, v, kc, vc: stepped(q, appended(kc, k), appended(vc, v), choose=tiled),
      "The caches are right, but the key heads were tiled, 0 1 0 1. Neighbours share: 0 0 1 1."),
+    ("keys_tiled", lambda q, k, v, kc, vc:
+     stepped(q, appended(kc, k), appended(vc, v), choose=tiled, choose_v=repeated),
+     "The caches are right, but the keys were tiled, 0 1 0 1. Neighbours share: 0 0 1 1."),
+    ("values_tiled", lambda q, k, v, kc, vc:
+     stepped(q, appended(kc, k), appended(vc, v), choose_v=tiled),
+     "The caches are right, but the values were tiled, 0 1 0 1. Neighbours share: 0 0 1 1."),
+    ("averaged_queries", lambda q, k, v, kc, vc: (
+        many(q, stepped(q.reshape(len(q), k.shape[1], -1, q.shape[2]).mean(2),
+                        appended(kc, k), appended(vc, v))[0]), appended(kc, k), appended(vc, v)),
+     "The queries of a group were averaged, so its heads all give the same. Only keys and values "
+     "are shared."),
+    ("no_token_axis", lambda q, k, v, kc, vc: np.concatenate([kc, k], axis=2),
+     "The new keys have no axis for their one token, (B, K, D). Give them one: `k[:, :, None]` is "
+     "(B, K, 1, D) and fits the cache."),
+    ("no_token_axis_in_torch", lambda q, k, v, kc, vc: torch.cat([kc, k], dim=2),
+     "The new keys have no axis for their one token, (B, K, D). Give them one: `k.unsqueeze(2)` is "
+     "(B, K, 1, D) and fits the cache."),
     ("itself_not_seen", lambda q, k, v, kc, vc:
      stepped(q, kc, vc, (appended(kc, k), appended(vc, v))),
      "The new token does not see itself: attention ran over the old cache. Append first."),
@@ -725,6 +826,13 @@ mistakes(
     ("scaled_by_all_heads", lambda q, k, v, kc, vc:
      stepped(q, appended(kc, k), appended(vc, v), scale=np.sqrt(q.shape[1] * q.shape[2])),
      "The scores are divided by √(H·D). A score sums over one head's D features: √D."),
+    ("scaled_by_keys", lambda q, k, v, kc, vc:
+     stepped(q, appended(kc, k), appended(vc, v), scale=np.sqrt(kc.shape[2] + 1)),
+     "The scores are divided by √(S + 1). A score sums over D features, not over the keys: √D."),
+    ("no_softmax", lambda q, k, v, kc, vc: (
+        (each_score(q[:, :, None], many(q, appended(kc, k))) @ many(q, appended(vc, v)))[:, :, 0],
+        appended(kc, k), appended(vc, v)),
+     "There is no softmax: the scores themselves weigh the values."),
     ("divided_by_width", lambda q, k, v, kc, vc:
      stepped(q, appended(kc, k), appended(vc, v), scale=q.shape[2]),
      "The scores are divided by D, not by its root."),
@@ -773,11 +881,18 @@ def layer_sizes():
     ]  # fmt: skip
 
 
+def as_a_float(n):
+    """A whole number as a float, so that an answer may be off by rounding, 480.00000000000006."""
+    return float(n) if isinstance(n, int) else n
+
+
 @exercise(
     title="Parameters saved",
     difficulty="medium",
     minutes=5,
     cases=layer_sizes,
+    canonical=as_a_float,
+    tol=1e-6,
     hints=(
         "Which of the four maps get smaller? A map from C to K · D has C · K · D weights.",
         "Queries and output keep all H heads. Keys and values, two maps, go from H to K.",
@@ -793,6 +908,11 @@ def parameters_saved(d_model, n_heads, n_kv_heads, head_dim, n_layers):
 @parameters_saved.right
 def saved_as_a_difference(C, H, K, D, L):
     return L * (4 * C * H * D) - L * (2 * C * H * D + 2 * C * K * D)
+
+
+@parameters_saved.right
+def saved_as_a_share(C, H, K, D, L):
+    return 2 * C * D * H * (1 - K / H) * L  # not whole: off by rounding
 
 
 @parameters_saved.right
@@ -841,6 +961,13 @@ mistakes(
      "has d_model inputs."),
     ("group_in_place_of_heads", lambda C, H, K, D, L: L * 2 * C * (H // K) * D,
      "G = H // K heads were taken off. It is H - K that go."),
+    ("group_less_one", lambda C, H, K, D, L: L * 2 * C * (H // K - 1) * D,
+     "That is what *one* group saves, G - 1 heads. There are K groups: K · (G - 1) = H - K."),
+    ("share_cut_off", lambda C, H, K, D, L: L * 2 * C * D * H * (1 - K // H),
+     "`//` cut K / H off to 0: then all of the keys and values would go. Divide with `/`."),
+    ("one_map_lost", lambda C, H, K, D, L: L * (3 * H - 2 * K) * C * D,
+     "The count with sharing has one map too few. All four are still there: queries and output "
+     "with H heads, keys and values with K."),
     ("share", lambda C, H, K, D, L: (H - K) / (2 * H),
      "That is the share of the attention's weights. Asked for is their number."),
     ("share_of_two_maps", lambda C, H, K, D, L: 1 - K / H,
@@ -856,7 +983,8 @@ mistakes(
     ("all_maps_of_mha", lambda C, H, K, D, L: L * 4 * C * H * D,
      "Those are the weights of all four maps without sharing. Asked for is how many go."),
     ("inverted_sign", lambda C, H, K, D, L: -L * 2 * C * (H - K) * D,
-     "The sign: with sharing there are fewer weights, so what is saved is positive."),
+     "The sign: with sharing there are fewer weights, so what is saved is positive, H - K heads "
+     "(or `n_heads` and `n_kv_heads` changed places)."),
     ("with_biases", lambda C, H, K, D, L: L * 2 * (C + 1) * (H - K) * D,
      "Biases were counted. The maps here have none."),
 )  # fmt: skip
@@ -893,6 +1021,184 @@ def what_mqa_is_for():
 
 
 # 8
+
+GB, TERA = 1e9, 1e12
+
+
+def machines():
+    """weight_bytes, cache_bytes, flops, batch, group, bandwidth, compute."""
+    return [
+        (10.0, 40.0, 1.0, 1, 4, 10.0, 100.0),  # 50 bytes against 20
+        (10.0, 41.5, 1.0, 1, 4, 10.0, 100.0),  # a cache that the group does not divide
+        (0.0, 60.0, 1.0, 1, 3, 10.0, 100.0),
+        (30.0, 10.0, 2.0, 5, 2, 7.0, 90.0),
+        (10.0, 40.0, 8.0, 3, 4, 20.0, 10.0),  # a slow calculator: no gain at all
+        (10.0, 40.0, 80.0, 2, 4, 20.0, 10.0),  # slow even for a single sequence
+        (10.0, 40.0, 3.0, 2, 4, 0.05, 1.0),  # slow memory
+        (10.0, 40.0, 3.0, 4, 8, 10.0, 1.5),  # bound by bytes before, by arithmetic after
+        (13.5 * GB, 2.1 * GB, 14e9, 1, 4, 2000 * GB, 300 * TERA),
+        (13.5 * GB, 2.1 * GB, 14e9, 32, 4, 2000 * GB, 300 * TERA),
+        (13.5 * GB, 0.05 * GB, 14e9, 1, 32, 2000 * GB, 300 * TERA),
+        (13.5 * GB, 0.05 * GB, 14e9, 400, 32, 2000 * GB, 300 * TERA),
+        (2.0 * GB, 9.0 * GB, 3e9, 16, 1, 50 * GB, 2 * TERA),
+    ]
+
+
+@exercise(
+    title="Predict the speed-up",
+    difficulty="hard",
+    minutes=12,
+    cases=machines,
+    tol=1e-6,
+    hints=(
+        "A step moves the weights once, for all sequences together, and each sequence's own cache. "
+        "It computes `flops` for each sequence.",
+        "Moving takes bytes / bandwidth, computing takes batch · flops / compute. They overlap: "
+        "the step takes the longer of the two.",
+        "Sharing divides the cache bytes by the group and leaves weights and FLOPs as they are. "
+        "Time without sharing over time with it.",
+    ),
+)
+def predict_speed(weight_bytes, cache_bytes, flops, batch, group, bandwidth, compute):
+    """Bytes, FLOPs and a machine -> time of a step of MHA over time with a cache 1/group as large.
+
+    cache_bytes (of MHA) and flops are those of one sequence; all sequences share the weights.
+    """
+
+    def seconds(cache):
+        moving = (weight_bytes + batch * cache) / bandwidth
+        return max(moving, batch * flops / compute)  # they overlap: the longer one counts
+
+    return seconds(cache_bytes) / seconds(cache_bytes / group)
+
+
+@predict_speed.right
+def speed_in_lines(W, cache, flops, batch, G, bandwidth, compute):
+    arithmetic = batch * flops / compute
+    before = (W + batch * cache) / bandwidth
+    after = (W + batch * cache / G) / bandwidth
+    return max(before, arithmetic) / max(after, arithmetic)
+
+
+@predict_speed.right
+def speed_by_arrays(W, cache, flops, batch, G, bandwidth, compute):
+    moved = (W + batch * cache / np.array([1.0, G])) / bandwidth
+    before, after = np.maximum(moved, batch * flops / compute)
+    return before / after
+
+
+@predict_speed.right
+def speed_in_torch(W, cache, flops, batch, G, bandwidth, compute):
+    bytes_ = W + batch * cache / torch.tensor([1.0, G], dtype=torch.float64)
+    t = torch.clamp(bytes_ / bandwidth, min=batch * flops / compute)
+    return t[0] / t[1]
+
+
+def timed(W, cache, flops, batch, G, bandwidth, compute, *, join=max, weights=1, flops_after=1,
+          batch_bytes=True, batch_flops=True):  # fmt: skip
+    """Time before over time after, with parts to be exchanged, for mistakes."""
+    many, often = batch if batch_bytes else 1, batch if batch_flops else 1
+
+    def seconds(cache, flops):
+        return join((weights * W + many * cache) / bandwidth, often * flops / compute)
+
+    return seconds(cache, flops) / seconds(cache / G, flops * flops_after)
+
+
+mistakes(
+    predict_speed,
+    ("from_flops_alone", lambda W, c, f, B, G, bw, cp: 1.0,
+     "Always 1: that is what FLOPs alone say, for sharing leaves their number as it is. But a step "
+     "also moves bytes, and where that takes longer, fewer bytes are less time."),
+    ("flops_divided_too", lambda W, c, f, B, G, bw, cp:
+     timed(W, c, f, B, G, bw, cp, flops_after=1 / G),
+     "The cache *and* the FLOPs were divided by the group. Every query head still computes its own "
+     "scores: the FLOPs stay."),
+    ("the_group_itself", lambda W, c, f, B, G, bw, cp: G,
+     "The cache is G times smaller, but the step is not G times faster: the weights are moved as "
+     "before, and arithmetic, of which sharing saves nothing, may take longer than moving."),
+    ("weights_forgotten", lambda W, c, f, B, G, bw, cp: timed(0 * W, c, f, B, G, bw, cp),
+     "The weights are not moved there. Each step reads all of them, once for the whole batch; with "
+     "short contexts they are most of the bytes."),
+    ("weights_for_each_sequence", lambda W, c, f, B, G, bw, cp:
+     timed(W * B, c, f, B, G, bw, cp),
+     "The weights were moved once *for each sequence*, or the batch was not used: the same ratio. "
+     "The batch shares the weights; each sequence has a cache and arithmetic of its own."),
+    ("one_cache", lambda W, c, f, B, G, bw, cp:
+     timed(W, c, f, B, G, bw, cp, batch_bytes=False),
+     "One cache was moved for the whole batch. Each sequence has its own: batch · cache_bytes."),
+    ("flops_of_one", lambda W, c, f, B, G, bw, cp:
+     timed(W, c, f, B, G, bw, cp, batch_flops=False),
+     "The FLOPs are those of one sequence, while the bytes are those of the batch: batch · flops."),
+    ("added_up", lambda W, c, f, B, G, bw, cp:
+     timed(W, c, f, B, G, bw, cp, join=lambda a, b: a + b),
+     "The two times were added. Moving and computing overlap: the step takes the longer of them."),
+    ("shorter_of_the_two", lambda W, c, f, B, G, bw, cp: timed(W, c, f, B, G, bw, cp, join=min),
+     "The shorter of the two times was taken. The step is over when *both* are: the longer."),
+    ("bytes_alone", lambda W, c, f, B, G, bw, cp:
+     timed(W, c, f, B, G, bw, cp, join=lambda a, b: a),
+     "Arithmetic was left out. On a machine that calculates slowly, or with a large batch, it "
+     "takes longer than moving, and then sharing gains less, or nothing."),
+    ("longest_of_three", lambda W, c, f, B, G, bw, cp:
+     max(W / bw, B * c / bw, B * f / cp) / max(W / bw, B * c / G / bw, B * f / cp),
+     "Weights and cache were moved at the same time. They share one bandwidth: their bytes add "
+     "up; only moving and computing overlap."),
+    ("weights_first", lambda W, c, f, B, G, bw, cp:
+     (W / bw + max(B * c / bw, B * f / cp)) / (W / bw + max(B * c / G / bw, B * f / cp)),
+     "The weights were moved first, and only the cache while computing. All bytes are moved while "
+     "computing: the step takes the longer of the two."),
+    ("cache_twice", lambda W, c, f, B, G, bw, cp: timed(W, 2 * c, f, B, G, bw, cp),
+     "The cache was moved twice, for keys and for values. `cache_bytes` is both together."),
+    ("asked_once", lambda W, c, f, B, G, bw, cp:
+     1.0 if B * f / cp > (W + B * c) / bw else (W + B * c) / (W + B * c / G),
+     "Which of the two takes longer was asked for the step without sharing alone. With sharing "
+     "there is less to move, and computing may be the longer one: take the longer of each step."),
+    ("arithmetic_before_alone", lambda W, c, f, B, G, bw, cp:
+     max((W + B * c) / bw, B * f / cp) / ((W + B * c / G) / bw),
+     "Arithmetic was left out of the time with sharing. It takes as long as before."),
+    ("bytes_of_one", lambda W, c, f, B, G, bw, cp: (W + c) / (W + c / G),
+     "Neither the batch nor the arithmetic was used. Each sequence has a cache of its own, and the "
+     "step takes the longer of moving and computing."),
+    ("inverted", lambda W, c, f, B, G, bw, cp: 1 / timed(W, c, f, B, G, bw, cp),
+     "That is time with sharing over time without. How many times *faster*: the other way round."),
+    ("difference", lambda W, c, f, B, G, bw, cp:
+     max((W + B * c) / bw, B * f / cp) - max((W + B * c / G) / bw, B * f / cp),
+     "That is the time saved, in seconds. Asked for is a ratio."),
+    ("time_after", lambda W, c, f, B, G, bw, cp: max((W + B * c / G) / bw, B * f / cp),
+     "That is the time of a step with sharing, in seconds. Divide the time without by it."),
+    ("time_before", lambda W, c, f, B, G, bw, cp: max((W + B * c) / bw, B * f / cp),
+     "That is the time of a step without sharing, in seconds. Divide it by the time with it."),
+    ("weights_shrink_too", lambda W, c, f, B, G, bw, cp:
+     max((W + B * c) / bw, B * f / cp) / max((W / G + B * c / G) / bw, B * f / cp),
+     "The weights were divided by the group, too. Only keys and values are shared; take the "
+     "weights as they are."),
+    ("multiplied_by_the_group", lambda W, c, f, B, G, bw, cp:
+     timed(W, c, f, B, 1 / G, bw, cp),
+     "The cache was multiplied by the group: sharing makes it smaller. `cache_bytes` is that of "
+     "MHA."),
+    ("bandwidth_multiplied", lambda W, c, f, B, G, bw, cp:
+     timed(W, c, f, B, G, 1 / bw, cp),
+     "Bytes were multiplied by the bandwidth. Seconds are bytes *over* bytes per second."),
+    ("compute_forgotten", lambda W, c, f, B, G, bw, cp:
+     timed(W, c, f, B, G, bw, 1.0),
+     "The FLOPs were compared with seconds as they are. Seconds of arithmetic are FLOPs over "
+     "`compute`."),
+    ("cut_off", lambda W, c, f, B, G, bw, cp:
+     max((W + B * c) / bw, B * f / cp) / max((W + B * c // G) / bw, B * f / cp),
+     "`//` dropped a remainder: divide with `/`."),
+    ("cut_off_in_both", lambda W, c, f, B, G, bw, cp: timed(W, c // G * G, f, B, G, bw, cp),
+     "`//` dropped a remainder of the cache, before sharing and after: divide with `/`."),
+    ("times_cut_off", lambda W, c, f, B, G, bw, cp:
+     max((W + B * c) // bw, B * f / cp) / max((W + B * c / G) // bw, B * f / cp),
+     "The time of moving was cut off to whole seconds. Divide with `/`, not with `//`."),
+    ("ratio_cut_off", lambda W, c, f, B, G, bw, cp: timed(W, c, f, B, G, bw, cp) // 1,
+     "The ratio was cut off to a whole number. Divide with `/`, not with `//`."),
+    ("ratio_minus_one", lambda W, c, f, B, G, bw, cp: timed(W, c, f, B, G, bw, cp) - 1,
+     "One was subtracted: that is the gain in percent. Asked for is the ratio of the times."),
+)  # fmt: skip
+
+
+# 9
 
 
 def maps_to_pool():
@@ -976,6 +1282,17 @@ mistakes(
     ("divided_by_key_heads", lambda w, H, K:
      in_groups(w, H, K).sum(1).reshape(-1, w.shape[1]) / K,
      "The sums were divided by n_kv_heads. A group has G = n_heads // n_kv_heads heads."),
+    ("divided_by_two", lambda w, H, K: in_groups(w, H, K).sum(1).reshape(-1, w.shape[1]) / 2,
+     "The sums were divided by 2. G is 2 in the example only: divide by n_heads // n_kv_heads."),
+    ("ends_alone", lambda w, H, K:
+     (in_groups(w, H, K)[:, 0] + in_groups(w, H, K)[:, -1]).reshape(-1, w.shape[1]) / 2,
+     "Only the first and the last head of each group were averaged. With more than two in a group, "
+     "those between count, too."),
+    ("first_two", lambda w, H, K: in_groups(w, H, K)[:, :2].mean(1).reshape(-1, w.shape[1]),
+     "Only the first two heads of each group were averaged. G is 2 in the example only."),
+    ("over_the_groups", lambda w, H, K: in_groups(w, H, K).mean(0).reshape(-1, w.shape[1]),
+     "The mean was taken over the groups, axis 0 of (K, G, D, C). Take it over the heads of a "
+     "group, axis 1."),
     ("neighbouring_rows", lambda w, H, K: w.reshape(-1, H // K, w.shape[1]).mean(1),
      "Neighbouring *rows* were averaged: features of one head among themselves. Feature d of one "
      "head goes with feature d of the next: view as (K, G, D, C) and take the mean over G."),
@@ -1017,7 +1334,7 @@ mistakes(
 )  # fmt: skip
 
 
-# 9
+# 10
 
 
 def shared_maps():
@@ -1170,7 +1487,7 @@ mistakes(
 )  # fmt: skip
 
 
-# 10
+# 11
 
 
 def heads_of(pattern, seed, D=2, C=3):
@@ -1197,7 +1514,15 @@ def maps_that_repeat():
         (heads_of(k, i, *widths[i % 5]), heads_of(v, 100 + i, *widths[i % 5]), len(k))
         for i, (k, v) in enumerate(patterns)
     ]
-    return [*plain, (around_its_first, around_its_first, 3)]
+    turned = np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0], [4.0, 3.0]])  # equal sums and first rows
+    return [
+        *plain,
+        (around_its_first, around_its_first, 3),
+        (turned, turned, 2),
+        (turned[::-1].copy(), turned[::-1].copy(), 2),  # equal sums and last rows
+        (turned, 5.0 - turned, 2),  # equal wk + wv
+        (np.full((3, 2), 2.0), np.full((3, 2), 2.0), 3),  # their mean is exact
+    ]
 
 
 @exercise(
@@ -1322,7 +1647,40 @@ mistakes(
     ("largest_that_works", lambda wk, wv, H: H,
      "H heads always do. Asked for are the fewest: try the divisors from 1 up."),
     ("one_or_all", lambda wk, wv, H: 1 if works(side_by_side(H, wk, wv), 1) else H,
-     "Only MQA and MHA were tried. Between them are the other divisors of H."),
+     "That is 1 where all heads are equal, and H everywhere else. Between them are the other "
+     "divisors of H: try each, and compare a head with the first of its *own* group."),
+    ("always_one", lambda wk, wv, H: 1,
+     "That is always 1. The heads *of a group* are compared, `heads == heads[:, :1]`; `heads[:1]` "
+     "compares the groups with each other, and with K = 1 there is only one."),
+    ("one_not_tried", lambda wk, wv, H: next(
+        (K for K in range(2, H + 1) if H % K == 0 and works(side_by_side(H, wk, wv), K)), H),
+     "K = 1 was not tried: where all heads are equal, one will do."),
+    ("equal_to_their_mean", lambda wk, wv, H: next(
+        (K for K in range(1, H + 1) if H % K == 0 and all(
+            (g == g.mean(0)).all() for g in np.split(side_by_side(H, wk, wv), K))), H),
+     "Heads were compared with their mean, or their deviation with 0. The mean of three equal "
+     "numbers can be off by rounding: compare heads with each other, or use `np.allclose`."),
+    ("sums", lambda wk, wv, H: next(
+        K for K in range(1, H + 1) if H % K == 0 and all(
+            np.allclose(g.sum(1), g[0].sum())
+            for w in (wk, wv) for g in np.split(side_by_side(H, w), K))),
+     "Heads were compared by one number each, as their sum. Different heads may have the same: "
+     "compare all D · C numbers."),
+    ("keys_plus_values", lambda wk, wv, H: fewest((wk + wv).reshape(H, -1)),
+     "wk and wv were added, and the sums compared. Heads may differ and have the same sum: compare "
+     "keys with keys and values with values."),
+    ("first_rows", lambda wk, wv, H: _by_one_row(wk, wv, H, 0),
+     "Only the first row of each head was compared. Head h owns D rows: compare all of them."),
+    ("last_rows", lambda wk, wv, H: _by_one_row(wk, wv, H, -1),
+     "Only the last row of each head was compared. Head h owns D rows: compare all of them."),
+    ("single_rows", lambda wk, wv, H: next(
+        (K for K in range(1, H + 1) if H % K == 0 and all(
+            (g == g[0]).all() for w in (wk, wv) for g in np.split(w, K))), H),
+     "Single rows were compared, those of one head among themselves. Head h owns D rows: compare "
+     "whole heads, a view as (K, G, D·C)."),
+    ("in_pairs", lambda wk, wv, H: _merged_in_pairs(side_by_side(H, wk, wv)),
+     "Heads were merged in pairs, and pairs of pairs. A group may have three heads, too: try every "
+     "divisor of H."),
     ("halves", lambda wk, wv, H: next(
         (K for K in (1, 2) if H % K == 0 and works(side_by_side(H, wk, wv), K)), H),
      "Only one and two key heads were tried, else all. Try every divisor of H."),
@@ -1340,8 +1698,8 @@ mistakes(
     ("mean_is_the_first", lambda wk, wv, H: next(
         K for K in range(1, H + 1) if H % K == 0 and all(
             np.allclose(g.mean(0), g[0]) for g in np.split(side_by_side(H, wk, wv), K))),
-     "The mean of each group was compared with its first head. Heads may differ and still have "
-     "that mean: compare every one."),
+     "Heads that differ passed as equal. Those of a group may be multiples of each other, and "
+     "their mean may be the first of them: compare every number of every head."),
     ("powers_of_two", lambda wk, wv, H: next(
         (K for K in (1, 2, 4, 8) if H % K == 0 and works(side_by_side(H, wk, wv), K)), H),
      "Only powers of two were tried. Any divisor of H will do, 3 of 6 for instance."),
@@ -1365,158 +1723,12 @@ mistakes(
 )  # fmt: skip
 
 
-# 11
-
-GB, TERA = 1e9, 1e12
-
-
-def machines():
-    """weight_bytes, cache_bytes, flops, batch, group, bandwidth, compute."""
-    return [
-        (10.0, 40.0, 1.0, 1, 4, 10.0, 100.0),  # 50 bytes against 20
-        (0.0, 60.0, 1.0, 1, 3, 10.0, 100.0),
-        (30.0, 10.0, 2.0, 5, 2, 7.0, 90.0),
-        (10.0, 40.0, 8.0, 3, 4, 20.0, 10.0),  # a slow calculator: no gain at all
-        (10.0, 40.0, 80.0, 2, 4, 20.0, 10.0),  # slow even for a single sequence
-        (10.0, 40.0, 3.0, 2, 4, 0.05, 1.0),  # slow memory
-        (10.0, 40.0, 3.0, 4, 8, 10.0, 1.5),  # bound by bytes before, by arithmetic after
-        (13.5 * GB, 2.1 * GB, 14e9, 1, 4, 2000 * GB, 300 * TERA),
-        (13.5 * GB, 2.1 * GB, 14e9, 32, 4, 2000 * GB, 300 * TERA),
-        (13.5 * GB, 0.05 * GB, 14e9, 1, 32, 2000 * GB, 300 * TERA),
-        (13.5 * GB, 0.05 * GB, 14e9, 400, 32, 2000 * GB, 300 * TERA),
-        (2.0 * GB, 9.0 * GB, 3e9, 16, 1, 50 * GB, 2 * TERA),
-    ]
+def _by_one_row(wk, wv, H, row):
+    rows = [w.reshape(H, -1, w.shape[1])[:, row] for w in (wk, wv)]
+    return fewest(np.concatenate(rows, axis=1))
 
 
-@exercise(
-    title="Predict the speed-up",
-    difficulty="hard",
-    minutes=12,
-    cases=machines,
-    tol=1e-6,
-    hints=(
-        "A step moves the weights once, for all sequences together, and each sequence's own cache. "
-        "It computes `flops` for each sequence.",
-        "Moving takes bytes / bandwidth, computing takes batch · flops / compute. They overlap: "
-        "the step takes the longer of the two.",
-        "Sharing divides the cache bytes by the group and leaves weights and FLOPs as they are. "
-        "Time without sharing over time with it.",
-    ),
-)
-def predict_speed(weight_bytes, cache_bytes, flops, batch, group, bandwidth, compute):
-    """Bytes, FLOPs and a machine -> time of a step of MHA over time with a cache 1/group as large.
-
-    cache_bytes (of MHA) and flops are those of one sequence; all sequences share the weights.
-    """
-
-    def seconds(cache):
-        moving = (weight_bytes + batch * cache) / bandwidth
-        return max(moving, batch * flops / compute)  # they overlap: the longer one counts
-
-    return seconds(cache_bytes) / seconds(cache_bytes / group)
-
-
-@predict_speed.right
-def speed_in_lines(W, cache, flops, batch, G, bandwidth, compute):
-    arithmetic = batch * flops / compute
-    before = (W + batch * cache) / bandwidth
-    after = (W + batch * cache / G) / bandwidth
-    return max(before, arithmetic) / max(after, arithmetic)
-
-
-@predict_speed.right
-def speed_by_arrays(W, cache, flops, batch, G, bandwidth, compute):
-    moved = (W + batch * cache / np.array([1.0, G])) / bandwidth
-    before, after = np.maximum(moved, batch * flops / compute)
-    return before / after
-
-
-@predict_speed.right
-def speed_in_torch(W, cache, flops, batch, G, bandwidth, compute):
-    bytes_ = W + batch * cache / torch.tensor([1.0, G], dtype=torch.float64)
-    t = torch.clamp(bytes_ / bandwidth, min=batch * flops / compute)
-    return t[0] / t[1]
-
-
-def timed(W, cache, flops, batch, G, bandwidth, compute, *, join=max, weights=1, flops_after=1,
-          batch_bytes=True, batch_flops=True):  # fmt: skip
-    """Time before over time after, with parts to be exchanged, for mistakes."""
-    many, often = batch if batch_bytes else 1, batch if batch_flops else 1
-
-    def seconds(cache, flops):
-        return join((weights * W + many * cache) / bandwidth, often * flops / compute)
-
-    return seconds(cache, flops) / seconds(cache / G, flops * flops_after)
-
-
-mistakes(
-    predict_speed,
-    ("from_flops_alone", lambda W, c, f, B, G, bw, cp: 1.0,
-     "Always 1: that is what FLOPs alone say, for sharing leaves their number as it is. But a step "
-     "also moves bytes, and where that takes longer, fewer bytes are less time."),
-    ("flops_divided_too", lambda W, c, f, B, G, bw, cp:
-     timed(W, c, f, B, G, bw, cp, flops_after=1 / G),
-     "The cache *and* the FLOPs were divided by the group. Every query head still computes its own "
-     "scores: the FLOPs stay."),
-    ("the_group_itself", lambda W, c, f, B, G, bw, cp: G,
-     "The cache is G times smaller, but the step is not G times faster: the weights are moved as "
-     "before, and arithmetic, of which sharing saves nothing, may take longer than moving."),
-    ("weights_forgotten", lambda W, c, f, B, G, bw, cp: timed(0 * W, c, f, B, G, bw, cp),
-     "The weights are not moved there. Each step reads all of them, once for the whole batch; with "
-     "short contexts they are most of the bytes."),
-    ("weights_for_each_sequence", lambda W, c, f, B, G, bw, cp:
-     timed(W * B, c, f, B, G, bw, cp),
-     "The weights were moved once *for each sequence*, or the batch was not used: the same ratio. "
-     "The batch shares the weights; each sequence has a cache and arithmetic of its own."),
-    ("one_cache", lambda W, c, f, B, G, bw, cp:
-     timed(W, c, f, B, G, bw, cp, batch_bytes=False),
-     "One cache was moved for the whole batch. Each sequence has its own: batch · cache_bytes."),
-    ("flops_of_one", lambda W, c, f, B, G, bw, cp:
-     timed(W, c, f, B, G, bw, cp, batch_flops=False),
-     "The FLOPs are those of one sequence, while the bytes are those of the batch: batch · flops."),
-    ("added_up", lambda W, c, f, B, G, bw, cp:
-     timed(W, c, f, B, G, bw, cp, join=lambda a, b: a + b),
-     "The two times were added. Moving and computing overlap: the step takes the longer of them."),
-    ("shorter_of_the_two", lambda W, c, f, B, G, bw, cp: timed(W, c, f, B, G, bw, cp, join=min),
-     "The shorter of the two times was taken. The step is over when *both* are: the longer."),
-    ("bytes_alone", lambda W, c, f, B, G, bw, cp:
-     timed(W, c, f, B, G, bw, cp, join=lambda a, b: a),
-     "Arithmetic was left out. On a machine that calculates slowly, or with a large batch, it "
-     "takes longer than moving, and then sharing gains less, or nothing."),
-    ("longest_of_three", lambda W, c, f, B, G, bw, cp:
-     max(W / bw, B * c / bw, B * f / cp) / max(W / bw, B * c / G / bw, B * f / cp),
-     "Weights and cache were moved at the same time. They share one bandwidth: their bytes add "
-     "up; only moving and computing overlap."),
-    ("arithmetic_before_alone", lambda W, c, f, B, G, bw, cp:
-     max((W + B * c) / bw, B * f / cp) / ((W + B * c / G) / bw),
-     "Arithmetic was left out of the time with sharing. It takes as long as before."),
-    ("bytes_of_one", lambda W, c, f, B, G, bw, cp: (W + c) / (W + c / G),
-     "Neither the batch nor the arithmetic was used. Each sequence has a cache of its own, and the "
-     "step takes the longer of moving and computing."),
-    ("inverted", lambda W, c, f, B, G, bw, cp: 1 / timed(W, c, f, B, G, bw, cp),
-     "That is time with sharing over time without. How many times *faster*: the other way round."),
-    ("difference", lambda W, c, f, B, G, bw, cp:
-     max((W + B * c) / bw, B * f / cp) - max((W + B * c / G) / bw, B * f / cp),
-     "That is the time saved, in seconds. Asked for is a ratio."),
-    ("time_after", lambda W, c, f, B, G, bw, cp: max((W + B * c / G) / bw, B * f / cp),
-     "That is the time of a step with sharing, in seconds. Divide the time without by it."),
-    ("time_before", lambda W, c, f, B, G, bw, cp: max((W + B * c) / bw, B * f / cp),
-     "That is the time of a step without sharing, in seconds. Divide it by the time with it."),
-    ("weights_shrink_too", lambda W, c, f, B, G, bw, cp:
-     max((W + B * c) / bw, B * f / cp) / max((W / G + B * c / G) / bw, B * f / cp),
-     "The weights were divided by the group, too. Only keys and values are shared; take the "
-     "weights as they are."),
-    ("multiplied_by_the_group", lambda W, c, f, B, G, bw, cp:
-     timed(W, c, f, B, 1 / G, bw, cp),
-     "The cache was multiplied by the group: sharing makes it smaller. `cache_bytes` is that of "
-     "MHA."),
-    ("bandwidth_multiplied", lambda W, c, f, B, G, bw, cp:
-     timed(W, c, f, B, G, 1 / bw, cp),
-     "Bytes were multiplied by the bandwidth. Seconds are bytes *over* bytes per second."),
-    ("compute_forgotten", lambda W, c, f, B, G, bw, cp:
-     timed(W, c, f, B, G, bw, 1.0),
-     "The FLOPs were compared with seconds as they are. Seconds of arithmetic are FLOPs over "
-     "`compute`."),
-    ("ratio_minus_one", lambda W, c, f, B, G, bw, cp: timed(W, c, f, B, G, bw, cp) - 1,
-     "One was subtracted: that is the gain in percent. Asked for is the ratio of the times."),
-)  # fmt: skip
+def _merged_in_pairs(heads):
+    while len(heads) % 2 == 0 and (heads[::2] == heads[1::2]).all():
+        heads = heads[::2]
+    return len(heads)
