@@ -3,10 +3,13 @@
 A block as wide as GPT-2 small's: 12 query heads of 64, a feed-forward layer of 3072. Timed are its
 attention alone, over keys and values that are cached already; the attention layer, maps and cache
 included; and the whole block. The same is timed when keys and values are first repeated for every
-query head, as many programs do, and, for one sequence, with latent attention, which has no
-attention alone. All ways take turns, so that a busy moment hits them alike; of each, the best call
-of a run counts. Small caches stay near the processor between two calls, which a model of many
-layers would not let them.
+query head, and, for one sequence, in two more ways that programs have (`WAYS`) and with latent
+attention, which has no attention alone.
+
+Before each timed call a tensor larger than the processor's caches is read: weights and cache then
+come from memory, as in a model of many layers, whose other layers were read in between. (So does
+the program itself, which makes the shortest calls some 0.2 ms slower.) All ways take turns, and the
+parts, too, so that a busy moment hits them alike; of each, the best call of a run counts.
 
     python -m experiments.decode
 """
@@ -17,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from experiments import write_table
 from lib.attention import Attention, attention
@@ -27,26 +31,58 @@ from lib.transformer import Block
 D_MODEL, HEADS, HEAD_DIM, D_FF = 768, 12, 64, 3072
 KV_HEADS = {"MHA": 12, "GQA-4": 4, "GQA-2": 2, "MQA": 1}
 LATENT_ROW = 160  # numbers that latent attention keeps of a token: 128, and 32 with positions
-SHARED = [(name, "grouped") for name in KV_HEADS]
-SHARED += [(name, "repeated") for name in KV_HEADS if name != "MHA"]
+SHARING = [name for name, heads in KV_HEADS.items() if heads < HEADS]
+SHARED = [(name, "grouped") for name in KV_HEADS] + [(name, "repeated") for name in SHARING]
+OTHERS = [(name, way) for way in ("expanded", "enable_gqa") for name in SHARING]
 LATENT = [("MLA", "absorbed"), ("MLA", "naive")]
 PARTS = ("attention ms", "layer ms", "block ms")
 CONTEXTS, BATCHES, RUNS = (128, 512, 2048, 4096, 8192, 16384), (1, 4, 16), 3
+ROUNDS = 2 * len(PARTS)  # a multiple of the parts, so that each comes first equally often
+OTHER_NUMBERS = 100_000_000  # read between two calls, 400 MB: more than processors keep near
 MOST_NUMBERS = 110_000_000  # of a cache: with more, the table would need much memory and time
 
 
 def repeated_attention(q, k, v, bias=0.0):
-    """`attention` as many write it: a copy of keys and values for every query head, each time."""
+    """`attention` with `repeat_interleave`, which always copies: K heads become H, each time."""
     G = q.shape[1] // k.shape[1]
     return attention(q, k.repeat_interleave(G, 1), v.repeat_interleave(G, 1), bias)
 
 
-class RepeatedAttention(Attention):
-    """The layer with `repeated_attention`: the same result and the same small cache."""
+def expanded_attention(q, k, v, bias=0.0):
+    """The same with `expand` and `reshape`: a copy, too, but for K = 1, where it is a view.
+
+    Hugging Face, `repeat_kv` in https://github.com/huggingface/transformers, modeling_llama.py
+    """
+
+    def for_each_query_head(x):
+        x = x[:, :, None].expand(-1, -1, q.shape[1] // k.shape[1], -1, -1)  # (B, K, G, S, D)
+        return x.reshape(x.shape[0], q.shape[1], *x.shape[3:])
+
+    return attention(q, for_each_query_head(k), for_each_query_head(v), bias)
+
+
+def torch_attention(q, k, v, bias=0.0):
+    """torch's kernel with `enable_gqa`, which takes K heads as they are; a bias is its mask."""
+    mask = bias if torch.is_tensor(bias) else None
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+
+
+WAYS = {
+    "grouped": attention, "repeated": repeated_attention, "expanded": expanded_attention,
+    "enable_gqa": torch_attention,
+}  # fmt: skip
+
+
+class OtherAttention(Attention):
+    """The layer with one of `WAYS`: the same result and the same small cache."""
+
+    def __init__(self, way, *sizes):
+        super().__init__(*sizes)
+        self.attend = WAYS[way]
 
     def forward(self, x, *, context=None, mask=None, cache=None):
         """x (B, T, C) -> (B, T, C)."""
-        y = repeated_attention(*self.qkv(x, context=context, mask=mask, cache=cache))
+        y = self.attend(*self.qkv(x, context=context, mask=mask, cache=cache))
         return self.wo(y.transpose(1, 2).flatten(2))
 
 
@@ -61,8 +97,8 @@ def build(variant, way):
         activation="gelu", **sizes,
     )  # fmt: skip
     block = Block(config)
-    if way == "repeated":
-        block.attention = RepeatedAttention(D_MODEL, HEADS, config.n_kv_heads)
+    if way in WAYS and way != "grouped":  # "grouped" is what `Attention` does
+        block.attention = OtherAttention(way, D_MODEL, HEADS, config.n_kv_heads)
     if way == "naive":
         block.attention.forward = partial(block.attention.forward, absorb=False)
     return block
@@ -76,8 +112,7 @@ def step(variant, way, batch, context):
         cache.append(torch.randn(batch, 1, context, LATENT_ROW))
     else:
         kv = cache.append(*torch.randn(2, batch, KV_HEADS[variant], context, HEAD_DIM))
-        attend = repeated_attention if way == "repeated" else attention
-        attend = partial(attend, torch.randn(batch, HEADS, 1, HEAD_DIM), *kv)
+        attend = partial(WAYS[way], torch.randn(batch, HEADS, 1, HEAD_DIM), *kv)
 
     def one_more(part):
         cache.length = context - 1  # one step back, so that every call has the same context
@@ -87,16 +122,19 @@ def step(variant, way, batch, context):
 
 
 @torch.no_grad()
-def measure(batch, context, rounds=5, parts=PARTS, ways=SHARED):
+def measure(batch, context, rounds=ROUNDS, parts=PARTS, ways=SHARED):
     """Every variant at one batch and context -> rows with the least milliseconds of each part."""
     steps = {way: dict(zip(parts, step(*way, batch, context))) for way in ways}
     best = {way: dict.fromkeys(parts, "") for way in ways}  # what cannot be timed stays empty
-    for _ in range(rounds):
+    others = torch.ones(OTHER_NUMBERS)
+    for r in range(rounds):
+        order = [parts[(i + r) % len(parts)] for i in range(len(parts))]  # each comes first in turn
         for way, functions in steps.items():
-            for part, function in functions.items():
-                if function is not None:
-                    times = [milliseconds(function), milliseconds(function)]
-                    best[way][part] = round(min(*times, best[way][part] or times[0]), 5)
+            for part in order:
+                if (function := functions[part]) is not None:
+                    others.sum()
+                    ms = milliseconds(function)
+                    best[way][part] = round(min(ms, best[way][part] or ms), 5)
     place = {"batch": batch, "context": context}
     return [place | {"variant": v, "way": way} | parts for (v, way), parts in best.items()]
 
@@ -130,6 +168,6 @@ if __name__ == "__main__":
         {"run": run} | row
         for run in range(RUNS)
         for batch, context in grid()
-        for row in measure(batch, context, ways=SHARED + LATENT if batch == 1 else SHARED)
+        for row in measure(batch, context, ways=SHARED if batch > 1 else SHARED + OTHERS + LATENT)
     ]
     write_table("decode", table, started, note=processor())
