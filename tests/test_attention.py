@@ -121,14 +121,19 @@ def masks(B, H, T, S):
     yield from (bias[0, 0], bias[0, 0, 0], causal_bias(T, S), window_bias(T, S, 2), 0.0, 1.5)
 
 
+def torch_attention(q, k, v, mask):
+    """torch's attention of H heads, key heads repeated in place (0 0 1 1): not its grouping."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
 @each_heads
 @pytest.mark.parametrize(("T", "S"), [(1, 7), (4, 7), (7, 7)])
 def test_attention_is_torchs_with_any_bias(H, K, T, S):
     q, k, v = some_qkv(H=H, K=K, T=T, S=S)
     for bias in masks(2, H, T, S):
         full = torch.zeros(2, H, T, S, dtype=DOUBLE) + bias
-        theirs = scaled_dot_product_attention(q, k, v, attn_mask=full, enable_gqa=True)
-        close(attention(q, k, v, bias), theirs)
+        close(attention(q, k, v, bias), torch_attention(q, k, v, full))
 
 
 @settings(deadline=None, max_examples=60)
@@ -136,8 +141,7 @@ def test_attention_is_torchs_with_any_bias(H, K, T, S):
 def test_attention_is_torchs_with_boolean_masks_of_any_shape(sizes, seed):
     q, k, v = some_qkv(**sizes, seed=seed)
     mask = some_x(sizes["B"], sizes["H"], sizes["T"], sizes["S"], seed=seed) > -0.3
-    theirs = scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-    close(attention(q, k, v, mask_to_bias(mask)), theirs)
+    close(attention(q, k, v, mask_to_bias(mask)), torch_attention(q, k, v, mask))
 
 
 @settings(deadline=None, max_examples=60)
@@ -357,9 +361,8 @@ def test_shared_heads_are_torchs_and_tiling_them_is_something_else(T, S, H, K):
     q, k, v = some_qkv(H=H, K=K, T=T, S=S)
     y, seen = attention(q, k, v, causal_bias(T, S)), causal_bias(T, S) == 0
     close(y, scaled_dot_product_attention(q, k, v, seen, enable_gqa=True))
+    close(y, torch_attention(q, k, v, seen))
     G = H // K
-    repeated = (x.repeat_interleave(G, dim=1) for x in (k, v))  # 0 0 1 1
-    close(y, scaled_dot_product_attention(q, *repeated, seen))
     tiled = (x.repeat(1, G, 1, 1) for x in (k, v))  # 0 1 0 1
     apart = (y - scaled_dot_product_attention(q, *tiled, seen)).abs().amax((0, 2, 3))  # (H,)
     heads = torch.arange(H)
