@@ -16,7 +16,7 @@ In the scores without position and in the values, products may be taken in two o
 
 Absorbed, all heads are queries to one wide key: MQA. Were the keys W_UK c rotated, a rotation that
 differs from distance to distance would stand between q and W_UK, and forbid it. So position has P
-features of its own: never compressed, rotated before they are cached.
+features of its own: their key is made from the token directly, and rotated before it is cached.
 
 DeepSeek-AI 2024 (DeepSeek-V2), section 2.1, https://arxiv.org/abs/2405.04434. Left out: dropout,
 biases, attention that looks ahead, and kernels of our own.

@@ -106,6 +106,9 @@ mistakes(
      "them.)"),
     ("bits", lambda L, H, R, N, P, V, S: 16 * L * S * (R + P),
      "Those are bits. 2 bytes a number."),
+    ("row_of_v3", lambda L, H, R, N, P, V, S: 2 * L * S * 576,
+     "A row of 576 numbers is that of DeepSeek-V3 and V2. Other models have other sizes: add up "
+     "what a row is made of."),
     ("multiplied", lambda L, H, R, N, P, V, S: 2 * L * S * R * P,
      "Rank and rotary width were multiplied. They lie side by side: add them."),
 )  # fmt: skip
@@ -117,7 +120,7 @@ mistakes(
 def latents_to_extend():
     """x (T, C), w_down (R, C), w_uk (H, N, R), w_uv (H, V, R), cache (S, R)."""
     rng = np.random.default_rng(1)
-    sizes = [(1, 1, 2, 2, 2, 1, 2), (2, 3, 4, 3, 2, 5, 6), (1, 4, 5, 2, 3, 6, 4),
+    sizes = [(1, 1, 2, 2, 2, 3, 2), (2, 3, 4, 3, 2, 5, 6), (1, 4, 5, 2, 3, 6, 4),
              (3, 0, 4, 2, 2, 3, 5), (2, 2, 3, 3, 3, 3, 3), (4, 3, 6, 6, 2, 4, 4),
              (2, 3, 4, 4, 3, 4, 4), (2, 2, 2, 2, 2, 2, 2), (1, 6, 7, 5, 4, 3, 3)]  # fmt: skip
     return [
@@ -235,6 +238,26 @@ mistakes(
     ("up_transposed", lambda x, d, k, v, c: _with_down(x, d, k.swapaxes(1, 2), v.swapaxes(1, 2), c),
      "The up-projections were transposed. w_uk is (H, N, R) and takes R numbers to N: "
      "cache @ w_uk[h].T. (Where N equals R the other way raises no error.)"),
+    ("all_transposed", lambda x, d, k, v, c: _with_down(
+        x, d.T, k.swapaxes(1, 2), v.swapaxes(1, 2), c),
+     "All maps were used transposed. They are stored as (out, in): x @ w_down.T goes down, "
+     "cache @ w_uk[h].T up. (Only where the sizes are equal the other way raises no error.)"),
+    ("keys_transposed", lambda x, d, k, v, c: _with_down(x, d, k.swapaxes(1, 2), v, c),
+     "w_uk was transposed. It is (H, N, R) and takes R numbers to N: cache @ w_uk[h].T. (Where N "
+     "equals R the other way raises no error.)"),
+    ("values_transposed", lambda x, d, k, v, c: _with_down(x, d, k, v.swapaxes(1, 2), c),
+     "w_uv was transposed. It is (H, V, R) and takes R numbers to V: cache @ w_uv[h].T. (Where V "
+     "equals R the other way raises no error.)"),
+    ("normalised", lambda x, d, k, v, c: _with_latents(_normalised(x @ d.T), k, v, c),
+     "The new latents were normalised. DeepSeek's layer does that; here it is not asked for: "
+     "x @ w_down.T is the latent."),
+    ("latents_scaled", lambda x, d, k, v, c: _with_latents(x @ d.T / np.sqrt(len(d)), k, v, c),
+     "The new latents were divided by √R. Nothing is scaled here; that comes with the scores."),
+    ("keys_scaled", latent_mistake(lambda a, n, up, x, d, k, v, c: (
+        a, up(a, k) / np.sqrt(k.shape[1]), up(a, v))),
+     "The keys were divided by √N. Nothing is scaled here; that comes with the scores."),
+    ("softmax_of_latents", lambda x, d, k, v, c: _with_latents(_softmax(x @ d.T), k, v, c),
+     "The new latents went through a softmax. They are no weights: x @ w_down.T as it is."),
     ("tokens_cached", lambda x, d, k, v, c: _tokens_cached(x, d, k, v, c),
      "The tokens themselves were appended, C numbers each. Down-project first: (T, C) -> (T, R)."),
     ("latents_for_keys", latent_mistake(lambda a, n, up, x, d, k, v, c: (a, a, a)),
@@ -258,8 +281,16 @@ def _with_down(x, w_down, w_uk, w_uv, cache):
     return rows, up(rows, w_uk), up(rows, w_uv)
 
 
+def _with_latents(new, w_uk, w_uv, cache):
+    return _with_down(new, np.eye(new.shape[1]), w_uk, w_uv, cache)
+
+
+def _normalised(x):
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6)
+
+
 def _tokens_cached(x, w_down, w_uk, w_uv, cache):
-    return _with_down(x, np.eye(x.shape[1]), w_uk, w_uv, cache)
+    return _with_latents(x, w_uk, w_uv, cache)
 
 
 # 3
@@ -276,7 +307,7 @@ def _tokens_cached(x, w_down, w_uk, w_uv, cache):
         "softmax.",
         "c": "Rotations do not commute with a general matrix: Rot(s) W_UK is not W_UK Rot(s). And "
         "the latent has R features, a key has N: the same rotation does not even fit.",
-        "d": "Yes. The score is qᵀ Rot(t − s)ᵀ W_UK c, and the query would have to be multiplied "
+        "d": "Yes. The score is qᵀ Rot(s − t) W_UK c, and the query would have to be multiplied "
         "anew for every distance, once for each key: as much work as rebuilding the keys.",
         "e": "No inverse is needed. Absorption moves W_UK to the other side of a dot product by "
         "transposing it, and every matrix has a transpose.",
@@ -725,6 +756,10 @@ def sliced_as_a_whole(weights, rows, w_kv_b, N, values_last=True):
     return averaged(weights, rows, w_kv_b, N, pick=lambda _: w.reshape(H, V, R))
 
 
+NOT_CUT = (
+    "The rotary key was not cut off: rows have R + P numbers, and values are made of the first R"
+)
+
 mistakes(
     absorb_values,
     ("sliced_as_a_whole", sliced_as_a_whole,
@@ -752,6 +787,14 @@ mistakes(
         a, b, c, N, latent=lambda rows, R: rows[:, rows.shape[1] - R :]),
      "The *last* R columns of the rows were taken for the latent. A row is [latent | rotary key]: "
      "the first R."),
+    ("rows_not_cut", lambda a, b, c, N: averaged(a, b, c, N, latent=lambda rows, R: rows),
+     f"{NOT_CUT}."),
+    ("rows_not_cut_in_a_product", lambda a, b, c, N: (
+        a @ b @ c.reshape(len(a), -1, c.shape[1])[:, N:].swapaxes(1, 2)),
+     f"{NOT_CUT}: their product with W_UV does not fit."),
+    ("rows_not_cut_in_torch", lambda a, b, c, N: torch.matmul(
+        a @ b, c.unflatten(0, (len(a), -1))[:, N:].mT),
+     f"{NOT_CUT}, or W_UV does not fit."),
     ("softmax_again", lambda a, b, c, N: averaged(_softmax(a), b, c, N),
      "The weights went through a softmax again. They are weights already."),
     ("uniform_weights", lambda a, b, c, N: averaged(a * 0 + 1 / a.shape[-1], b, c, N),
@@ -791,21 +834,21 @@ X = 0.6  # a scale that keeps every weight of a softmax well away from 0 and 1
 
 def faulty(change):
     """Causal self-attention with a fault: change(y, x) -> y. For pairs that must not pass."""
-    return lambda x: change(self_attention(X * x, causal=True), x)
+    return Layer("absorbed", lambda x: change(self_attention(X * x, causal=True), x))
 
 
-def only_if(holds, by):
-    """A fault `by` in texts of the lengths for which `holds`."""
-    return faulty(lambda y, x: y + by * np.sin(x[-1, 0]) * holds(len(x)))
+def only_if(holds):
+    """A fault in the texts for which holds(x), at every number."""
+    return faulty(lambda y, x: y + 0.2 * holds(x))
 
 
-def in_row(t, by, feature=slice(None)):
-    """A fault `by` in row t alone, and in every text that has that row."""
+def in_row(t, feature=slice(None), lengths=range(1, 9), by=0.2):
+    """A fault in row t alone, in every text of these lengths that has that row."""
 
     def change(y, x):
         y = y.copy()
-        if -len(y) <= t < len(y):
-            y[t, feature] += by * (1 + x[t, 0] ** 2)
+        if -len(y) <= t < len(y) and len(y) in lengths:
+            y[t, feature] += by
         return y
 
     return faulty(change)
@@ -827,37 +870,37 @@ def moved(y, x):
     return y
 
 
-NAIVE = Layer("naive", faulty(lambda y, x: y))
+RIGHT = faulty(lambda y, x: y + 2e-14 * np.cos(x))
+NAIVE = Layer("naive", faulty(lambda y, x: y).compute)
 ROUNDED = Layer("absorbed", lambda x: (self_attention(X * x, causal=True) * 3.0 + 0.1 - 0.1) / 3.0)
-RIGHT = Layer("absorbed", faulty(lambda y, x: y + 2e-14 * np.cos(x)))
-PAIRS = {
-    "looks ahead": Layer("absorbed", lambda x: self_attention(X * x, causal=False)),
-    "small": Layer("absorbed", faulty(lambda y, x: y + 3e-4 * np.sin(x))),
-    "one token": Layer("absorbed", only_if(lambda n: n == 1, 0.2)),
-    "two tokens": Layer("absorbed", only_if(lambda n: n == 2, 0.2)),
-    "several tokens": Layer("absorbed", only_if(lambda n: n > 2, 0.2)),
-    "four tokens": Layer("absorbed", only_if(lambda n: n == 4, 0.1)),
-    "first row": Layer("absorbed", in_row(0, 0.1)),
-    "second row": Layer("absorbed", in_row(1, 0.1)),
-    "last row": Layer("absorbed", in_row(-1, 0.1)),
-    "first feature": Layer("absorbed", in_row(1, 0.1, 0)),
-    "last feature": Layer("absorbed", in_row(2, 0.1, -1)),
-    "below": Layer("absorbed", faulty(lambda y, x: y - 0.02)),
-    "balanced": Layer("absorbed", faulty(balanced)),
-    "moved": Layer("absorbed", faulty(moved)),
-    "scaled": Layer("absorbed", faulty(lambda y, x: 1.01 * y)),
-    "sign": Layer("absorbed", faulty(lambda y, x: -y)),
-    "same sizes": Layer("absorbed", faulty(lambda y, x: y[:, ::-1])),
-}
+PAIRS = [
+    Layer("absorbed", lambda x: self_attention(X * x, causal=False)),  # looks ahead
+    faulty(lambda y, x: y + 3.1e-4),
+    in_row(0),
+    in_row(-1),
+    in_row(1, 0),
+    in_row(2, -1),
+    faulty(lambda y, x: y - 0.005),
+    faulty(balanced),
+    faulty(moved),
+    faulty(lambda y, x: 1.01 * y),
+    faulty(lambda y, x: -y),
+    faulty(lambda y, x: y[:, ::-1]),  # equally long
+]
 
 
 def pairs_of_orders():
     """naive, absorbed: functions (T, C) -> (T, C); and a text x (T, C)."""
     rng = np.random.default_rng(5)
-    long = Layer("absorbed", only_if(lambda n: n >= 5, 0.1))  # shows in the whole text alone
-    cases = [(RIGHT, 3, 2), (long, 5, 2), *((layer, 5 + i % 3, 3 + i % 2) for i, layer in enumerate(
-        PAIRS.values())), (ROUNDED, 6, 3), (NAIVE, 4, 4)]  # fmt: skip
-    return [(NAIVE, layer, rng.normal(size=(T, C))) for layer, T, C in cases]
+    sized = [(layer, 5 + i % 3, 3 + i % 2) for i, layer in enumerate(PAIRS)]
+    sized += [(only_if(lambda x, n=n: len(x) == n), 7, 3) for n in range(1, 8)]
+    sized += [(in_row(t, lengths=[7]), 7, 3) for t in range(7)]
+    sized += [(in_row(1, feature, by=3.1e-4), 5, 4) for feature in range(4)]
+    cases = [(layer, rng.normal(size=(T, C))) for layer, T, C in [(RIGHT, 3, 2), *sized]]
+    text = rng.normal(size=(6, 3))  # its end is no start: other four tokens have no fault
+    start = only_if(lambda x: len(x) == 4 and abs(x[0, 0] - text[0, 0]) < 1e-3)
+    cases += [(start, text), *((layer, rng.normal(size=(5, 3))) for layer in (ROUNDED, NAIVE))]
+    return [(NAIVE, layer, x) for layer, x in cases]
 
 
 def compared(naive, absorbed, x, lengths=None, close=None):
@@ -930,6 +973,12 @@ mistakes(
     ("first_row_alone", lambda n, a, x: compared(n, a, x, close=lambda p, q: np.allclose(
         p[0], q[0], atol=1e-10)),
      "Only the first row was compared. Compare all."),
+    ("first_and_last_row", lambda n, a, x: compared(n, a, x, close=lambda p, q: np.allclose(
+        p[[0, -1]], q[[0, -1]], atol=1e-10)),
+     "Only the first and the last row were compared. A fault may lie between: compare all."),
+    ("first_and_last_feature", lambda n, a, x: compared(n, a, x, close=lambda p, q: np.allclose(
+        p[:, [0, -1]], q[:, [0, -1]], atol=1e-10)),
+     "Only the first and the last feature were compared. A fault may lie between: compare all."),
     ("first_feature_alone", lambda n, a, x: compared(n, a, x, close=lambda p, q: np.allclose(
         p[:, 0], q[:, 0], atol=1e-10)),
      "Only the first feature of each row was compared. Compare all numbers."),
@@ -970,6 +1019,12 @@ mistakes(
      "np.allclose."),
     ("first_middle_last", lambda n, a, x: compared(n, a, x, lengths=lambda T: [1, T // 2, T]),
      "A short, a middle and the whole text were tried. Try every start: it costs nothing."),
+    ("some_lengths", lambda n, a, x: compared(n, a, x, lengths=lambda T: [1, 2, 4, T]),
+     "Lengths were skipped: 1, 2, 4 and the whole text were tried. Try every start."),
+    ("ends_of_the_text", lambda n, a, x: all(
+        np.allclose(n(x[-t:]), a(x[-t:]), atol=1e-10) for t in range(1, len(x) + 1)),
+     "The starts of x itself were not tried, but its ends, x[-t:], or another text. A fault may "
+     "need the text's first token: starts are x[:t]."),
     ("relative", lambda n, a, x: compared(n, a, x, close=lambda p, q: np.allclose(p, q, rtol=0.05)),
      "A fault of some per cent gets through: the tolerance is too wide. 1e-10 is wide enough in "
      "float64."),
@@ -1328,8 +1383,8 @@ mistakes(
     minutes=3,
     options={
         "a": "For writing, yes. But 8,000 queries at once each meet rows of R + P numbers where "
-        "naive heads have N + P: many times the arithmetic, and reading a prompt is bound by "
-        "arithmetic.",
+        "naive heads have N + P: about three times the arithmetic, and reading a prompt is bound "
+        "by arithmetic.",
         "b": "For reading, yes. But for each single token written, all keys and values would be "
         "rebuilt from 8,000 latents, and used once.",
         "c": "Right. Rebuilding pays when many queries use the keys, absorbing when one does. "
