@@ -202,6 +202,19 @@ def test_every_piece_is_drawn_and_follows_the_keyboard_without_a_kernel(page, vi
 
 
 @pytest.mark.parametrize("page", WITH_PIECES)
+def test_a_drawing_laid_over_its_box_fills_it_whatever_pieces_came_before(page, visit):
+    """Every kind of piece brings its style sheet, and the last one on a page wins a draw."""
+    spilled = visit(page).evaluate(
+        """() => [...document.querySelectorAll(".b2l-widget svg")]
+            .filter((s) => getComputedStyle(s).position === "absolute" && s.clientWidth)
+            .map((s) => [s, s.parentElement].map((e) => e.getBoundingClientRect()))
+            .filter(([a, b]) => Math.abs(a.height - b.height) > 1 || Math.abs(a.top - b.top) > 1)
+            .map(([a, b]) => `${a.height} in ${b.height}`)"""
+    )
+    assert not spilled
+
+
+@pytest.mark.parametrize("page", WITH_PIECES)
 def test_a_slider_changes_what_is_drawn(page, visit):
     view = visit(page)
     for i in range(view.locator(".b2l-frame").count()):
