@@ -16,107 +16,6 @@ from lib.checks.positions import turn, turn_half_split
 # 1
 
 
-def latent_shapes():
-    """n_layers, n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, seq_len."""
-    return [
-        (1, 2, 3, 5, 2, 7, 1), (2, 3, 5, 4, 2, 6, 1), (2, 4, 8, 3, 6, 5, 10), (3, 5, 4, 6, 8, 2, 7),
-        (61, 128, 512, 128, 64, 128, 1), (60, 128, 512, 128, 64, 128, 4096),
-        (61, 64, 512, 128, 64, 128, 1000), (27, 16, 512, 128, 64, 128, 2048),
-    ]  # fmt: skip
-
-
-@exercise(
-    title="How many bytes?",
-    difficulty="easy",
-    minutes=4,
-    cases=latent_shapes,
-    tol=0,
-    hints=(
-        "What lies in the cache for one token and one layer? One latent, and one rotary key.",
-        "Both are shared by all heads, and by keys and values: no factor H, no factor 2 for those.",
-        "Numbers a token and layer, times layers, times tokens, times 2 bytes.",
-    ),
-)
-def cache_bytes(
-    n_layers, n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, seq_len
-):
-    """Sizes of a model with MLA -> bytes of its cache for one text, at 2 bytes a number."""
-    row = kv_lora_rank + qk_rope_head_dim  # the latent and the rotary key, for all heads
-    return 2 * n_layers * seq_len * row
-
-
-@cache_bytes.right
-def bytes_of_an_array(
-    n_layers, n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, seq_len
-):
-    latent = np.empty((n_layers, 1, kv_lora_rank), np.float16).nbytes
-    return (latent + np.empty((n_layers, 1, qk_rope_head_dim), np.float16).nbytes) * seq_len
-
-
-@cache_bytes.right
-def bytes_of_a_tensor(
-    n_layers, n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, seq_len
-):
-    row = torch.zeros(kv_lora_rank + qk_rope_head_dim, dtype=torch.bfloat16)
-    return torch.tensor(n_layers) * seq_len * row.nbytes
-
-
-mistakes(
-    cache_bytes,
-    ("twice_the_latent", lambda L, H, R, N, P, V, S: 2 * L * S * (2 * R + P),
-     "The latent was counted twice, once for keys and once for values. Both are made from the "
-     "*same* latent: it is kept once."),
-    ("everything_twice", lambda L, H, R, N, P, V, S: 2 * L * S * 2 * (R + P),
-     "There is a factor 2 too many. If it stands for keys and values: one latent serves both, and "
-     "values have no rotary part. If for four bytes: here a number takes 2."),
-    ("rotary_key_forgotten", lambda L, H, R, N, P, V, S: 2 * L * S * R,
-     "The rotary key is missing: it is not made from the latent, so it is cached beside it."),
-    ("rotary_key_per_head", lambda L, H, R, N, P, V, S: 2 * L * S * (R + H * P),
-     "There is a rotary key for each head. Only the *queries* have H of them; the rotary key is "
-     "one for all heads, as in MQA."),
-    ("all_per_head", lambda L, H, R, N, P, V, S: 2 * L * S * H * (R + P),
-     "There is a row for each head. The latent and the rotary key are shared by all heads: that is "
-     "the whole saving."),
-    ("latent_per_head", lambda L, H, R, N, P, V, S: 2 * L * S * (H * R + P),
-     "There is a latent for each head. All heads make their keys and values of one."),
-    ("up_projected", lambda L, H, R, N, P, V, S: 2 * L * S * H * (N + V),
-     "Those are the keys and values *after* the up-projection, as an MHA would keep them, without "
-     "their rotary part. The cache holds what they are made from."),
-    ("up_projected_with_rope", lambda L, H, R, N, P, V, S: 2 * L * S * H * (N + P + V),
-     "Those are the rebuilt keys and values of all heads. The cache holds what they are made from: "
-     "the latent and the rotary key."),
-    ("one_head_rebuilt", lambda L, H, R, N, P, V, S: 2 * L * S * (N + P + V),
-     "Those are keys and values of one head, as in MQA. The cache holds the latent and the rotary "
-     "key."),
-    ("values_added", lambda L, H, R, N, P, V, S: 2 * L * S * (R + P + V),
-     "Values were counted beside the latent. They are made *from* it, and not kept."),
-    ("nope_added", lambda L, H, R, N, P, V, S: 2 * L * S * (R + N + P),
-     "The part of the keys without position was counted beside the latent. It is made *from* the "
-     "latent, and not kept."),
-    ("numbers", lambda L, H, R, N, P, V, S: L * S * (R + P),
-     "Those are numbers. Each takes 2 bytes."),
-    ("rotary_key_twice", lambda L, H, R, N, P, V, S: 2 * L * S * (R + 2 * P),
-     "The rotary part was counted twice. Keys have one, values have none."),
-    ("one_layer", lambda L, H, R, N, P, V, S: 2 * S * (R + P),
-     "That is one layer. Each of n_layers keeps a latent of its own."),
-    ("one_token", lambda L, H, R, N, P, V, S: 2 * L * (R + P),
-     "That is one token. There are seq_len."),
-    ("quadratic", lambda L, H, R, N, P, V, S: 2 * L * S * S * (R + P),
-     "The cache grows with the number of tokens, not with its square. (Scores do, and nobody keeps "
-     "them.)"),
-    ("bits", lambda L, H, R, N, P, V, S: 16 * L * S * (R + P),
-     "Those are bits. 2 bytes a number."),
-    ("row_of_v3", lambda L, H, R, N, P, V, S: 2 * L * S * 576,
-     "A row of 576 numbers is that of DeepSeek-V3 and V2. Other models have other sizes: add up "
-     "what a row is made of."),
-    ("multiplied", lambda L, H, R, N, P, V, S: 2 * L * S * R * P,
-     "Rank and rotary width were multiplied. They lie side by side: add them."),
-)  # fmt: skip
-
-
-# 2
-
-
 def latents_to_extend():
     """x (T, C), w_down (R, C), w_uk (H, N, R), w_uv (H, V, R), cache (S, R)."""
     rng = np.random.default_rng(1)
@@ -291,6 +190,158 @@ def _normalised(x):
 
 def _tokens_cached(x, w_down, w_uk, w_uv, cache):
     return _with_latents(x, w_uk, w_uv, cache)
+
+
+# 2
+
+
+def grouped_maps():
+    """w_k and w_v (K·D, C), n_heads, n_kv_heads."""
+    rng = np.random.default_rng(6)
+    sizes = [(2, 1, 1, 2), (2, 2, 2, 3), (4, 2, 1, 3), (4, 2, 3, 5), (6, 2, 2, 7), (6, 3, 4, 5),
+             (3, 1, 4, 6), (8, 4, 2, 3), (4, 4, 3, 8)]  # fmt: skip
+    return [
+        (rng.normal(size=(K * D, C)), rng.normal(size=(K * D, C)), H, K) for H, K, D, C in sizes
+    ]
+
+
+def wrong_latent_form(out, w_k, w_v, n_heads, n_kv_heads):
+    """What is wrong with (w_down, w_uk, w_uv), or "": any order of the latent's features goes."""
+    if not isinstance(out, tuple | list) or len(out) != 3:
+        return "Expected three things: w_down (R, C), w_uk (H, D, R) and w_uv (H, D, R)."
+    (rows, C), H = w_k.shape, n_heads
+    R, D = 2 * rows, rows // n_kv_heads
+    forms = ("w_down", (R, C)), ("w_uk", (H, D, R)), ("w_uv", (H, D, R))
+    for (name, shape), got in zip(forms, out):
+        got = np.asarray(got)
+        if got.dtype.kind not in "iuf" or got.shape != shape:
+            what = f"shape {got.shape}" if got.dtype.kind in "iuf" else "no numbers"
+            return f"{name} must be {shape}, with R = 2 · n_kv_heads · D: got {what}."
+    down, up_k, up_v = (np.asarray(x) for x in out)
+    for name, up, w in (("key", up_k, w_k), ("value", up_v, w_v)):
+        heads = np.repeat(w.reshape(n_kv_heads, D, C), H // n_kv_heads, axis=0)
+        off = np.abs(up @ down - heads).max(axis=(1, 2))
+        if not np.all(off < 1e-6):
+            h = int(np.argmax(~(off < 1e-6)))
+            return (
+                f"Head {h}: up @ down is not its {name} map in GQA. Query head {h} reads "
+                f"{name} head {h // (H // n_kv_heads)}."
+            )
+    return ""
+
+
+@exercise(
+    title="GQA as a latent",
+    difficulty="hard",
+    minutes=12,
+    cases=grouped_maps,
+    judge=wrong_latent_form,
+    hints=(
+        "What does GQA cache? All keys and all values of a token: R = 2 · K · D numbers. Let that "
+        "be the latent: which w_down makes it?",
+        "w_down is w_k on top of w_v. Then a head's up-projection has nothing to compute: it picks "
+        "D of the R numbers, so its rows are rows of the identity.",
+        "Query head h reads key head k = h // (H // K): ones at w_uk[h, d, k·D + d], and for the "
+        "values K·D further on.",
+    ),
+)
+def gqa_as_latent(w_k, w_v, n_heads, n_kv_heads):
+    """w_k, w_v (K·D, C) -> w_down (R, C), w_uk and w_uv (H, D, R), with R = 2·K·D."""
+    rows = len(w_k)
+    D, group = rows // n_kv_heads, n_heads // n_kv_heads
+    w_down = np.concatenate((w_k, w_v))  # (2·K·D, C): the latent is all keys, then all values
+    pick = np.eye(2 * rows)
+    w_uk = np.stack([pick[h // group * D :][:D] for h in range(n_heads)])
+    w_uv = np.stack([pick[rows + h // group * D :][:D] for h in range(n_heads)])
+    return w_down, w_uk, w_uv
+
+
+@gqa_as_latent.right
+def latent_form_in_torch(w_k, w_v, n_heads, n_kv_heads):
+    eye = torch.eye(2 * w_k.shape[0]).double().unflatten(0, (2, n_kv_heads, -1))
+    w_uk, w_uv = eye.repeat_interleave(n_heads // n_kv_heads, dim=1)
+    return torch.cat((w_k, w_v)), w_uk, w_uv
+
+
+@gqa_as_latent.right
+def latent_form_values_first(w_k, w_v, n_heads, n_kv_heads):
+    down, w_uv, w_uk = gqa_as_latent.solve(w_v, w_k, n_heads, n_kv_heads)
+    return [down, w_uk, w_uv]
+
+
+@gqa_as_latent.right
+def latent_form_in_another_basis(w_k, w_v, n_heads, n_kv_heads):
+    down, w_uk, w_uv = gqa_as_latent.solve(w_k, w_v, n_heads, n_kv_heads)
+    turn_it = np.linalg.qr(np.random.default_rng(0).normal(size=(len(down), len(down))))[0]
+    return turn_it @ down, w_uk @ turn_it.T, w_uv @ turn_it.T
+
+
+def latent_form(w_k, w_v, H, K, choose=None, choose_v=None, offset=None):
+    """The solution with the choice of key heads exchanged, for mistakes."""
+    rows, D = len(w_k), len(w_k) // K
+    choose = choose or (lambda h: h // (H // K))
+    offset, pick = rows if offset is None else offset, np.eye(2 * rows)
+    w_uk = np.stack([pick[choose(h) * D :][:D] for h in range(H)])
+    w_uv = np.stack([pick[offset + (choose_v or choose)(h) * D :][:D] for h in range(H)])
+    return np.concatenate((w_k, w_v)), w_uk, w_uv
+
+
+mistakes(
+    gqa_as_latent,
+    ("tiled", lambda a, b, H, K: latent_form(a, b, H, K, choose=lambda h: h % K),
+     "The key heads are dealt out in turn, h % K. Neighbours share: query head h reads key head "
+     "h // (H // K)."),
+    ("values_tiled", lambda a, b, H, K: latent_form(a, b, H, K, choose_v=lambda h: h % K),
+     "The value heads are dealt out in turn, h % K. Neighbours share, as with the keys."),
+    ("first_head_for_all", lambda a, b, H, K: latent_form(a, b, H, K, choose=lambda h: 0),
+     "Every head reads key head 0: that is MQA. Query head h reads key head h // (H // K)."),
+    ("values_are_keys", lambda a, b, H, K: latent_form(a, b, H, K, offset=0),
+     "The values pick the keys' part of the latent. Theirs begins K·D further on."),
+    ("swapped", lambda a, b, H, K: (lambda d, k, v: (d, v, k))(*latent_form(a, b, H, K)),
+     "w_uk and w_uv are exchanged: keys are picked from where w_k made them."),
+    ("up_transposed", lambda a, b, H, K: (lambda d, k, v: (
+        d, k.swapaxes(1, 2), v.swapaxes(1, 2)))(*latent_form(a, b, H, K)),
+     "The up-projections are transposed: (H, D, R), from the latent to the head."),
+    ("down_transposed", lambda a, b, H, K: (lambda d, k, v: (d.T, k, v))(*latent_form(a, b, H, K)),
+     "w_down is transposed: (R, C), from the token to the latent."),
+    ("keys_alone", lambda a, b, H, K: (a, *(np.stack([
+        np.eye(len(a))[h // (H // K) * (len(a) // K):][: len(a) // K] for h in range(H)])
+        for _ in "kv")),
+     "The latent holds the keys only; values cannot be made of it. R = 2 · K · D: keys and "
+     "values."),
+    ("maps_in_the_up_projection", lambda a, b, H, K: (
+        np.eye(a.shape[1]), *(np.repeat(w.reshape(K, -1, w.shape[1]), H // K, 0) for w in (a, b))),
+     "The latent is the token itself, C numbers, and the maps moved into the up-projections. That "
+     "is right as a product, but nothing is saved: the latent is to have R = 2 · K · D numbers."),
+    ("a_latent_of_all_heads", lambda a, b, H, K: latent_form(
+        *(np.repeat(w.reshape(K, -1, w.shape[1]), H // K, 0).reshape(-1, w.shape[1])
+          for w in (a, b)), H, H),
+     "Keys and values were repeated for every query head, so the latent is as large as MHA's "
+     "cache. Repeating is what the *up*-projections do: R = 2 · K · D."),
+    ("maps_twice", lambda a, b, H, K: (lambda d, k, v: (d, k @ d, v @ d))(
+        *latent_form(a, b, H, K)),
+     "The up-projections hold the maps w_k and w_v again, (H, D, C). The latent is keys and values "
+     "already: up-projections only pick, (H, D, R)."),
+    ("added", lambda a, b, H, K: (a + b, *latent_form(a, b, H, K)[1:]),
+     "w_k and w_v were added. Keys and values lie side by side in the latent: put one on top of "
+     "the other."),
+    ("interleaved_down", lambda a, b, H, K: (
+        np.stack((a, b), 1).reshape(-1, a.shape[1]), *latent_form(a, b, H, K)[1:]),
+     "The rows of w_k and w_v take turns in w_down, but the up-projections pick as if all keys "
+     "came first. Either order is right; both must agree."),
+    ("averaged", lambda a, b, H, K: (lambda d, k, v: (
+        d, np.repeat(k.mean(0, keepdims=True), H, 0), np.repeat(v.mean(0, keepdims=True), H, 0)))(
+        *latent_form(a, b, H, K)),
+     "The up-projections of all heads were averaged. Each picks the key head it reads."),
+    ("reversed", lambda a, b, H, K: latent_form(a, b, H, K, choose=lambda h: K - 1 - h // (H // K)),
+     "The groups are in reverse order: query head 0 reads key head 0."),
+    ("cut_off", lambda a, b, H, K: latent_form(a, b, H, K, choose=lambda h: min(h, K - 1)),
+     "The heads beyond the last key head all got the last one. Share evenly: h // (H // K)."),
+    ("one_pick_per_key_head", lambda a, b, H, K: (lambda d, k, v: (
+        d, k[:: H // K], v[:: H // K]))(*latent_form(a, b, H, K)),
+     "There is an up-projection for each *key* head. Each of the H query heads needs one; those of "
+     "a group are copies."),
+)  # fmt: skip
 
 
 # 3
@@ -829,6 +880,285 @@ mistakes(
 
 # 7
 
+
+def latent_shapes():
+    """n_layers, n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, seq_len."""
+    return [
+        (1, 2, 3, 5, 2, 7, 1), (2, 3, 5, 4, 2, 6, 1), (2, 4, 8, 3, 6, 5, 10), (3, 5, 4, 6, 8, 2, 7),
+        (61, 128, 512, 128, 64, 128, 1), (60, 128, 512, 128, 64, 128, 4096),
+        (61, 64, 512, 128, 64, 128, 1000), (27, 16, 512, 128, 64, 128, 2048),
+    ]  # fmt: skip
+
+
+@exercise(
+    title="How many bytes?",
+    difficulty="easy",
+    minutes=4,
+    cases=latent_shapes,
+    tol=0,
+    hints=(
+        "What lies in the cache for one token and one layer? One latent, and one rotary key.",
+        "Both are shared by all heads, and by keys and values: no factor H, no factor 2 for those.",
+        "Numbers a token and layer, times layers, times tokens, times 2 bytes.",
+    ),
+)
+def cache_bytes(
+    n_layers, n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, seq_len
+):
+    """Sizes of a model with MLA -> bytes of its cache for one text, at 2 bytes a number."""
+    row = kv_lora_rank + qk_rope_head_dim  # the latent and the rotary key, for all heads
+    return 2 * n_layers * seq_len * row
+
+
+@cache_bytes.right
+def bytes_of_an_array(
+    n_layers, n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, seq_len
+):
+    latent = np.empty((n_layers, 1, kv_lora_rank), np.float16).nbytes
+    return (latent + np.empty((n_layers, 1, qk_rope_head_dim), np.float16).nbytes) * seq_len
+
+
+@cache_bytes.right
+def bytes_of_a_tensor(
+    n_layers, n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, seq_len
+):
+    row = torch.zeros(kv_lora_rank + qk_rope_head_dim, dtype=torch.bfloat16)
+    return torch.tensor(n_layers) * seq_len * row.nbytes
+
+
+mistakes(
+    cache_bytes,
+    ("twice_the_latent", lambda L, H, R, N, P, V, S: 2 * L * S * (2 * R + P),
+     "The latent was counted twice, once for keys and once for values. Both are made from the "
+     "*same* latent: it is kept once."),
+    ("everything_twice", lambda L, H, R, N, P, V, S: 2 * L * S * 2 * (R + P),
+     "There is a factor 2 too many. If it stands for keys and values: one latent serves both, and "
+     "values have no rotary part. If for four bytes: here a number takes 2."),
+    ("rotary_key_forgotten", lambda L, H, R, N, P, V, S: 2 * L * S * R,
+     "The rotary key is missing: it is not made from the latent, so it is cached beside it."),
+    ("rotary_key_per_head", lambda L, H, R, N, P, V, S: 2 * L * S * (R + H * P),
+     "There is a rotary key for each head. Only the *queries* have H of them; the rotary key is "
+     "one for all heads, as in MQA."),
+    ("all_per_head", lambda L, H, R, N, P, V, S: 2 * L * S * H * (R + P),
+     "There is a row for each head. The latent and the rotary key are shared by all heads: that is "
+     "the whole saving."),
+    ("latent_per_head", lambda L, H, R, N, P, V, S: 2 * L * S * (H * R + P),
+     "There is a latent for each head. All heads make their keys and values of one."),
+    ("up_projected", lambda L, H, R, N, P, V, S: 2 * L * S * H * (N + V),
+     "Those are the keys and values *after* the up-projection, as an MHA would keep them, without "
+     "their rotary part. The cache holds what they are made from."),
+    ("up_projected_with_rope", lambda L, H, R, N, P, V, S: 2 * L * S * H * (N + P + V),
+     "Those are the rebuilt keys and values of all heads. The cache holds what they are made from: "
+     "the latent and the rotary key."),
+    ("one_head_rebuilt", lambda L, H, R, N, P, V, S: 2 * L * S * (N + P + V),
+     "Those are keys and values of one head, as in MQA. The cache holds the latent and the rotary "
+     "key."),
+    ("values_added", lambda L, H, R, N, P, V, S: 2 * L * S * (R + P + V),
+     "Values were counted beside the latent. They are made *from* it, and not kept."),
+    ("nope_added", lambda L, H, R, N, P, V, S: 2 * L * S * (R + N + P),
+     "The part of the keys without position was counted beside the latent. It is made *from* the "
+     "latent, and not kept."),
+    ("numbers", lambda L, H, R, N, P, V, S: L * S * (R + P),
+     "Those are numbers. Each takes 2 bytes."),
+    ("rotary_key_twice", lambda L, H, R, N, P, V, S: 2 * L * S * (R + 2 * P),
+     "The rotary part was counted twice. Keys have one, values have none."),
+    ("one_layer", lambda L, H, R, N, P, V, S: 2 * S * (R + P),
+     "That is one layer. Each of n_layers keeps a latent of its own."),
+    ("one_token", lambda L, H, R, N, P, V, S: 2 * L * (R + P),
+     "That is one token. There are seq_len."),
+    ("quadratic", lambda L, H, R, N, P, V, S: 2 * L * S * S * (R + P),
+     "The cache grows with the number of tokens, not with its square. (Scores do, and nobody keeps "
+     "them.)"),
+    ("bits", lambda L, H, R, N, P, V, S: 16 * L * S * (R + P),
+     "Those are bits. 2 bytes a number."),
+    ("row_of_v3", lambda L, H, R, N, P, V, S: 2 * L * S * 576,
+     "A row of 576 numbers is that of DeepSeek-V3 and V2. Other models have other sizes: add up "
+     "what a row is made of."),
+    ("multiplied", lambda L, H, R, N, P, V, S: 2 * L * S * R * P,
+     "Rank and rotary width were multiplied. They lie side by side: add them."),
+)  # fmt: skip
+
+
+# 8
+
+
+def _heads(name, n_heads, n_kv_heads, head_dim):
+    return {"name": name, "n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim}
+
+
+def _latents(name, n_heads, kv_lora_rank, qk_rope_head_dim):
+    return {
+        "name": name, "n_heads": n_heads, "kv_lora_rank": kv_lora_rank,
+        "qk_rope_head_dim": qk_rope_head_dim,
+    }  # fmt: skip
+
+
+def budgets():
+    """budget in bytes, n_layers, seq_len, variants."""
+    small = [_heads("MHA", 4, 4, 3), _heads("MQA", 4, 1, 3), _latents("MLA", 4, 6, 4)]
+    mixed = [_latents("MLA", 8, 20, 4), _heads("GQA-2", 8, 2, 8), _heads("MQA", 8, 1, 8),
+             _heads("MHA", 8, 8, 8), _heads("GQA-4", 8, 4, 8)]  # fmt: skip
+    large = [_heads("MHA", 128, 128, 128), _heads("GQA-8", 128, 8, 128), _heads("MQA", 128, 1, 128),
+             _latents("MLA-512", 128, 512, 64), _latents("MLA-256", 128, 256, 32)]  # fmt: skip
+    few = [_latents("A", 2, 12, 2), _heads("B", 2, 1, 8), _heads("C", 6, 3, 2)]
+    gb = 10**9
+    return [
+        (48, 1, 1, small), (47, 1, 1, small), (20, 1, 1, small), (19, 1, 1, small),
+        (11, 1, 1, small), (2 * 2 * 10 * 24, 2, 10, mixed), (3000, 3, 8, mixed),
+        (2 * 5 * 7 * 32, 5, 7, mixed), (2 * 5 * 7 * 31, 5, 7, mixed), (10**6, 3, 4, mixed),
+        (40 * gb, 61, 128_000, large), (9 * gb, 61, 128_000, large), (8 * gb, 61, 128_000, large),
+        (4 * gb, 61, 128_000, large), (300 * gb, 60, 32_768, large), (2 * 28, 1, 2, few),
+        (2 * 32, 1, 2, few), (2 * 14, 1, 1, few),
+    ]  # fmt: skip
+
+
+def numbers_a_token(v, two=2, latents=1, rotary=True, per_head=False, of_queries=False):
+    """Numbers that one layer keeps of a token, with the parts to be exchanged, for mistakes."""
+    if "kv_lora_rank" in v:
+        row = v["kv_lora_rank"] + (v["qk_rope_head_dim"] if rotary else 0)
+        return latents * row / (v["n_heads"] if per_head is True else 1)
+    heads = v["n_heads"] if of_queries else v["n_kv_heads"]
+    return two * v["head_dim"] * (1 if per_head == "heads" else heads)
+
+
+def chosen(budget, n_layers, seq_len, variants, size=numbers_a_token, best=max, fits=None):
+    """The solution with its parts to be exchanged, for mistakes."""
+    fits = fits or (lambda n: 2 * n_layers * seq_len * n <= budget)
+    fitting = [v for v in variants if fits(size(v))]
+    return best(fitting, key=size)["name"] if fitting else "none"
+
+
+@exercise(
+    title="Choose for a budget",
+    difficulty="medium",
+    minutes=10,
+    cases=budgets,
+    hints=(
+        "Bring all variants to one unit first: numbers a *token* and layer. With key heads "
+        "2 · n_kv_heads · head_dim, with a latent kv_lora_rank + qk_rope_head_dim.",
+        "Bytes: numbers · n_layers · seq_len · 2. Whatever is not above the budget fits.",
+        'If the list of those that fit is empty, return "none"; else max(fitting, key=...).',
+    ),
+)
+def choose_variant(budget, n_layers, seq_len, variants):
+    """-> the name of the variant with the largest cache that fits `budget` bytes, or "none"."""
+
+    def cached(v):  # numbers a token and layer
+        if "kv_lora_rank" in v:
+            return v["kv_lora_rank"] + v["qk_rope_head_dim"]
+        return 2 * v["n_kv_heads"] * v["head_dim"]
+
+    fitting = [v for v in variants if 2 * n_layers * seq_len * cached(v) <= budget]
+    return max(fitting, key=cached)["name"] if fitting else "none"
+
+
+@choose_variant.right
+def chosen_by_a_loop(budget, n_layers, seq_len, variants):
+    best, most = "none", 0
+    for v in variants:
+        keys = 2 * v.get("n_kv_heads", 0) * v.get("head_dim", 0)
+        need = (keys or v["kv_lora_rank"] + v["qk_rope_head_dim"]) * n_layers * seq_len * 2
+        if most < need <= budget:
+            best, most = v["name"], need
+    return best
+
+
+@choose_variant.right
+def chosen_by_arrays(budget, n_layers, seq_len, variants):
+    sizes = np.array([numbers_a_token(v) for v in variants]) * 2 * n_layers * seq_len
+    sizes = np.where(sizes <= budget, sizes, -1)
+    return variants[int(sizes.argmax())]["name"] if sizes.max() > 0 else "none"
+
+
+@choose_variant.right
+def chosen_in_torch(budget, n_layers, seq_len, variants):
+    rows = [torch.zeros(int(numbers_a_token(v)), dtype=torch.bfloat16).nbytes for v in variants]
+    fit = [(n, v["name"]) for n, v in zip(rows, variants) if n * n_layers * seq_len <= budget]
+    return sorted(fit)[-1][1] if fit else "none"
+
+
+def sized(**how):
+    return lambda b, L, S, vs: chosen(b, L, S, vs, size=lambda v: numbers_a_token(v, **how))
+
+
+def fitted(fits, **how):
+    """Wrong about what fits: fits(n, budget, n_layers, seq_len)."""
+    return lambda b, L, S, vs: chosen(b, L, S, vs, fits=lambda n: fits(n, b, L, S), **how)
+
+
+mistakes(
+    choose_variant,
+    ("key_heads_forgotten", sized(per_head="heads"),
+     "MHA and GQA were counted per *head*, 2 · head_dim, and MLA per *token*. Bring all to numbers "
+     "a token: 2 · n_kv_heads · head_dim."),
+    ("latent_per_head", sized(per_head=True),
+     "The latent was divided by the number of heads, the others were counted per token. Nothing is "
+     "kept per head here: the whole latent is what a token costs."),
+    ("query_heads", sized(of_queries=True),
+     "The number of *query* heads was used. What is cached are keys and values: n_kv_heads."),
+    ("no_two", sized(two=1),
+     "MHA, GQA and MQA keep keys *and* values: 2 · n_kv_heads · head_dim."),
+    ("latent_twice", sized(latents=2),
+     "The latent was counted twice. It serves keys and values both: once."),
+    ("latent_times_heads", lambda b, L, S, vs: chosen(b, L, S, vs, size=lambda v: (
+        v["n_heads"] if "kv_lora_rank" in v else 1) * numbers_a_token(v)),
+     "The latent was multiplied by the number of heads. One latent serves all of them: "
+     "kv_lora_rank + qk_rope_head_dim numbers a token."),
+    ("rotary_key_per_head", lambda b, L, S, vs: chosen(b, L, S, vs, size=lambda v: (
+        v["kv_lora_rank"] + v["n_heads"] * v["qk_rope_head_dim"] if "kv_lora_rank" in v
+        else numbers_a_token(v))),
+     "The rotary key was counted once a head. It is one for all heads."),
+    ("nearest", lambda b, L, S, vs: min(
+        vs, key=lambda v: abs(b - 2 * L * S * numbers_a_token(v)))["name"],
+     "That is the cache nearest to the budget, above it or below. Above does not fit."),
+    ("rotary_key_forgotten", sized(rotary=False),
+     "The rotary key is missing: kv_lora_rank + qk_rope_head_dim."),
+    ("smallest", lambda b, L, S, vs: chosen(b, L, S, vs, best=min),
+     "That is the *smallest* cache that fits. Asked for is the largest."),
+    ("first_that_fits", lambda b, L, S, vs: chosen(b, L, S, vs, best=lambda f, key: f[0]),
+     "That is the first in the list that fits. Asked for is the one with the largest cache."),
+    ("last_that_fits", lambda b, L, S, vs: chosen(b, L, S, vs, best=lambda f, key: f[-1]),
+     "That is the last in the list that fits. Asked for is the one with the largest cache."),
+    ("largest_of_all", fitted(lambda n, b, L, S: True),
+     "The budget was not used. Only what fits may be chosen."),
+    ("below_the_budget", fitted(lambda n, b, L, S: 2 * L * S * n < b),
+     "What takes exactly the budget fits, too: `<=`."),
+    ("one_byte", fitted(lambda n, b, L, S: L * S * n <= b),
+     "Numbers were compared with bytes. Each takes 2."),
+    ("four_bytes", fitted(lambda n, b, L, S: 4 * L * S * n <= b),
+     "Four bytes a number. Two are asked for. (Or there is a factor 2 too many, for keys and "
+     "values.)"),
+    ("one_layer", fitted(lambda n, b, L, S: 2 * S * n <= b),
+     "One layer was counted. All n_layers keep their own."),
+    ("one_token", fitted(lambda n, b, L, S: 2 * L * n <= b),
+     "One token was counted. There are seq_len."),
+    ("squared", fitted(lambda n, b, L, S: 2 * L * S * S * n <= b),
+     "The cache grows with the number of tokens, not with its square."),
+    ("never_none", lambda b, L, S, vs: min(vs, key=numbers_a_token)["name"]
+        if chosen(b, L, S, vs) == "none" else chosen(b, L, S, vs),
+     "Where nothing fits, the smallest was chosen all the same. Return \"none\"."),
+    ("most_heads", fitted(lambda n, b, L, S: 2 * L * S * n <= b, best=lambda f, key: max(
+        f, key=lambda v: v.get("n_kv_heads", v["n_heads"]))),
+     "The one with the most heads was chosen. Asked for is the largest *cache*."),
+    ("latents_preferred", fitted(lambda n, b, L, S: 2 * L * S * n <= b, best=lambda f, key: max(
+        f, key=lambda v: ("kv_lora_rank" in v, key(v)))),
+     "A latent was preferred wherever one fits. Here the largest cache wins, whoever has it."),
+    ("heads_preferred", fitted(lambda n, b, L, S: 2 * L * S * n <= b, best=lambda f, key: max(
+        f, key=lambda v: ("n_kv_heads" in v, key(v)))),
+     "Latents were passed over. They take part like the others, with kv_lora_rank + "
+     "qk_rope_head_dim numbers a token."),
+    ("empty_text", lambda b, L, S, vs: chosen(b, L, S, vs).replace("none", ""),
+     "Where nothing fits, an empty text was returned. Return \"none\"."),
+    ("another_word", lambda b, L, S, vs: chosen(b, L, S, vs).replace("none", "None"),
+     "Where nothing fits, \"None\" was returned. Return \"none\", in small letters."),
+    ("the_variant", lambda b, L, S, vs: next(
+        (v for v in vs if v["name"] == chosen(b, L, S, vs)), "none"),
+     "The whole variant was returned. Return its name."),
+)  # fmt: skip
+
+
+# 9
+
 X = 0.6  # a scale that keeps every weight of a softmax well away from 0 and 1
 
 
@@ -1041,336 +1371,6 @@ mistakes(
      "This says False of every pair. Some agree, up to rounding."),
     ("upside_down", lambda n, a, x: not compared(n, a, x),
      "The answer is turned round: True means that they agree."),
-)  # fmt: skip
-
-
-# 8
-
-
-def _heads(name, n_heads, n_kv_heads, head_dim):
-    return {"name": name, "n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim}
-
-
-def _latents(name, n_heads, kv_lora_rank, qk_rope_head_dim):
-    return {
-        "name": name, "n_heads": n_heads, "kv_lora_rank": kv_lora_rank,
-        "qk_rope_head_dim": qk_rope_head_dim,
-    }  # fmt: skip
-
-
-def budgets():
-    """budget in bytes, n_layers, seq_len, variants."""
-    small = [_heads("MHA", 4, 4, 3), _heads("MQA", 4, 1, 3), _latents("MLA", 4, 6, 4)]
-    mixed = [_latents("MLA", 8, 20, 4), _heads("GQA-2", 8, 2, 8), _heads("MQA", 8, 1, 8),
-             _heads("MHA", 8, 8, 8), _heads("GQA-4", 8, 4, 8)]  # fmt: skip
-    large = [_heads("MHA", 128, 128, 128), _heads("GQA-8", 128, 8, 128), _heads("MQA", 128, 1, 128),
-             _latents("MLA-512", 128, 512, 64), _latents("MLA-256", 128, 256, 32)]  # fmt: skip
-    few = [_latents("A", 2, 12, 2), _heads("B", 2, 1, 8), _heads("C", 6, 3, 2)]
-    gb = 10**9
-    return [
-        (48, 1, 1, small), (47, 1, 1, small), (20, 1, 1, small), (19, 1, 1, small),
-        (11, 1, 1, small), (2 * 2 * 10 * 24, 2, 10, mixed), (3000, 3, 8, mixed),
-        (2 * 5 * 7 * 32, 5, 7, mixed), (2 * 5 * 7 * 31, 5, 7, mixed), (10**6, 3, 4, mixed),
-        (40 * gb, 61, 128_000, large), (9 * gb, 61, 128_000, large), (8 * gb, 61, 128_000, large),
-        (4 * gb, 61, 128_000, large), (300 * gb, 60, 32_768, large), (2 * 28, 1, 2, few),
-        (2 * 32, 1, 2, few), (2 * 14, 1, 1, few),
-    ]  # fmt: skip
-
-
-def numbers_a_token(v, two=2, latents=1, rotary=True, per_head=False, of_queries=False):
-    """Numbers that one layer keeps of a token, with the parts to be exchanged, for mistakes."""
-    if "kv_lora_rank" in v:
-        row = v["kv_lora_rank"] + (v["qk_rope_head_dim"] if rotary else 0)
-        return latents * row / (v["n_heads"] if per_head is True else 1)
-    heads = v["n_heads"] if of_queries else v["n_kv_heads"]
-    return two * v["head_dim"] * (1 if per_head == "heads" else heads)
-
-
-def chosen(budget, n_layers, seq_len, variants, size=numbers_a_token, best=max, fits=None):
-    """The solution with its parts to be exchanged, for mistakes."""
-    fits = fits or (lambda n: 2 * n_layers * seq_len * n <= budget)
-    fitting = [v for v in variants if fits(size(v))]
-    return best(fitting, key=size)["name"] if fitting else "none"
-
-
-@exercise(
-    title="Choose for a budget",
-    difficulty="medium",
-    minutes=10,
-    cases=budgets,
-    hints=(
-        "Bring all variants to one unit first: numbers a *token* and layer. With key heads "
-        "2 · n_kv_heads · head_dim, with a latent kv_lora_rank + qk_rope_head_dim.",
-        "Bytes: numbers · n_layers · seq_len · 2. Whatever is not above the budget fits.",
-        'If the list of those that fit is empty, return "none"; else max(fitting, key=...).',
-    ),
-)
-def choose_variant(budget, n_layers, seq_len, variants):
-    """-> the name of the variant with the largest cache that fits `budget` bytes, or "none"."""
-
-    def cached(v):  # numbers a token and layer
-        if "kv_lora_rank" in v:
-            return v["kv_lora_rank"] + v["qk_rope_head_dim"]
-        return 2 * v["n_kv_heads"] * v["head_dim"]
-
-    fitting = [v for v in variants if 2 * n_layers * seq_len * cached(v) <= budget]
-    return max(fitting, key=cached)["name"] if fitting else "none"
-
-
-@choose_variant.right
-def chosen_by_a_loop(budget, n_layers, seq_len, variants):
-    best, most = "none", 0
-    for v in variants:
-        keys = 2 * v.get("n_kv_heads", 0) * v.get("head_dim", 0)
-        need = (keys or v["kv_lora_rank"] + v["qk_rope_head_dim"]) * n_layers * seq_len * 2
-        if most < need <= budget:
-            best, most = v["name"], need
-    return best
-
-
-@choose_variant.right
-def chosen_by_arrays(budget, n_layers, seq_len, variants):
-    sizes = np.array([numbers_a_token(v) for v in variants]) * 2 * n_layers * seq_len
-    sizes = np.where(sizes <= budget, sizes, -1)
-    return variants[int(sizes.argmax())]["name"] if sizes.max() > 0 else "none"
-
-
-@choose_variant.right
-def chosen_in_torch(budget, n_layers, seq_len, variants):
-    rows = [torch.zeros(int(numbers_a_token(v)), dtype=torch.bfloat16).nbytes for v in variants]
-    fit = [(n, v["name"]) for n, v in zip(rows, variants) if n * n_layers * seq_len <= budget]
-    return sorted(fit)[-1][1] if fit else "none"
-
-
-def sized(**how):
-    return lambda b, L, S, vs: chosen(b, L, S, vs, size=lambda v: numbers_a_token(v, **how))
-
-
-def fitted(fits, **how):
-    """Wrong about what fits: fits(n, budget, n_layers, seq_len)."""
-    return lambda b, L, S, vs: chosen(b, L, S, vs, fits=lambda n: fits(n, b, L, S), **how)
-
-
-mistakes(
-    choose_variant,
-    ("key_heads_forgotten", sized(per_head="heads"),
-     "MHA and GQA were counted per *head*, 2 · head_dim, and MLA per *token*. Bring all to numbers "
-     "a token: 2 · n_kv_heads · head_dim."),
-    ("latent_per_head", sized(per_head=True),
-     "The latent was divided by the number of heads, the others were counted per token. Nothing is "
-     "kept per head here: the whole latent is what a token costs."),
-    ("query_heads", sized(of_queries=True),
-     "The number of *query* heads was used. What is cached are keys and values: n_kv_heads."),
-    ("no_two", sized(two=1),
-     "MHA, GQA and MQA keep keys *and* values: 2 · n_kv_heads · head_dim."),
-    ("latent_twice", sized(latents=2),
-     "The latent was counted twice. It serves keys and values both: once."),
-    ("latent_times_heads", lambda b, L, S, vs: chosen(b, L, S, vs, size=lambda v: (
-        v["n_heads"] if "kv_lora_rank" in v else 1) * numbers_a_token(v)),
-     "The latent was multiplied by the number of heads. One latent serves all of them: "
-     "kv_lora_rank + qk_rope_head_dim numbers a token."),
-    ("rotary_key_per_head", lambda b, L, S, vs: chosen(b, L, S, vs, size=lambda v: (
-        v["kv_lora_rank"] + v["n_heads"] * v["qk_rope_head_dim"] if "kv_lora_rank" in v
-        else numbers_a_token(v))),
-     "The rotary key was counted once a head. It is one for all heads."),
-    ("nearest", lambda b, L, S, vs: min(
-        vs, key=lambda v: abs(b - 2 * L * S * numbers_a_token(v)))["name"],
-     "That is the cache nearest to the budget, above it or below. Above does not fit."),
-    ("rotary_key_forgotten", sized(rotary=False),
-     "The rotary key is missing: kv_lora_rank + qk_rope_head_dim."),
-    ("smallest", lambda b, L, S, vs: chosen(b, L, S, vs, best=min),
-     "That is the *smallest* cache that fits. Asked for is the largest."),
-    ("first_that_fits", lambda b, L, S, vs: chosen(b, L, S, vs, best=lambda f, key: f[0]),
-     "That is the first in the list that fits. Asked for is the one with the largest cache."),
-    ("last_that_fits", lambda b, L, S, vs: chosen(b, L, S, vs, best=lambda f, key: f[-1]),
-     "That is the last in the list that fits. Asked for is the one with the largest cache."),
-    ("largest_of_all", fitted(lambda n, b, L, S: True),
-     "The budget was not used. Only what fits may be chosen."),
-    ("below_the_budget", fitted(lambda n, b, L, S: 2 * L * S * n < b),
-     "What takes exactly the budget fits, too: `<=`."),
-    ("one_byte", fitted(lambda n, b, L, S: L * S * n <= b),
-     "Numbers were compared with bytes. Each takes 2."),
-    ("four_bytes", fitted(lambda n, b, L, S: 4 * L * S * n <= b),
-     "Four bytes a number. Two are asked for. (Or there is a factor 2 too many, for keys and "
-     "values.)"),
-    ("one_layer", fitted(lambda n, b, L, S: 2 * S * n <= b),
-     "One layer was counted. All n_layers keep their own."),
-    ("one_token", fitted(lambda n, b, L, S: 2 * L * n <= b),
-     "One token was counted. There are seq_len."),
-    ("squared", fitted(lambda n, b, L, S: 2 * L * S * S * n <= b),
-     "The cache grows with the number of tokens, not with its square."),
-    ("never_none", lambda b, L, S, vs: min(vs, key=numbers_a_token)["name"]
-        if chosen(b, L, S, vs) == "none" else chosen(b, L, S, vs),
-     "Where nothing fits, the smallest was chosen all the same. Return \"none\"."),
-    ("most_heads", fitted(lambda n, b, L, S: 2 * L * S * n <= b, best=lambda f, key: max(
-        f, key=lambda v: v.get("n_kv_heads", v["n_heads"]))),
-     "The one with the most heads was chosen. Asked for is the largest *cache*."),
-    ("latents_preferred", fitted(lambda n, b, L, S: 2 * L * S * n <= b, best=lambda f, key: max(
-        f, key=lambda v: ("kv_lora_rank" in v, key(v)))),
-     "A latent was preferred wherever one fits. Here the largest cache wins, whoever has it."),
-    ("heads_preferred", fitted(lambda n, b, L, S: 2 * L * S * n <= b, best=lambda f, key: max(
-        f, key=lambda v: ("n_kv_heads" in v, key(v)))),
-     "Latents were passed over. They take part like the others, with kv_lora_rank + "
-     "qk_rope_head_dim numbers a token."),
-    ("empty_text", lambda b, L, S, vs: chosen(b, L, S, vs).replace("none", ""),
-     "Where nothing fits, an empty text was returned. Return \"none\"."),
-    ("another_word", lambda b, L, S, vs: chosen(b, L, S, vs).replace("none", "None"),
-     "Where nothing fits, \"None\" was returned. Return \"none\", in small letters."),
-    ("the_variant", lambda b, L, S, vs: next(
-        (v for v in vs if v["name"] == chosen(b, L, S, vs)), "none"),
-     "The whole variant was returned. Return its name."),
-)  # fmt: skip
-
-
-# 9
-
-
-def grouped_maps():
-    """w_k and w_v (K·D, C), n_heads, n_kv_heads."""
-    rng = np.random.default_rng(6)
-    sizes = [(2, 1, 1, 2), (2, 2, 2, 3), (4, 2, 1, 3), (4, 2, 3, 5), (6, 2, 2, 7), (6, 3, 4, 5),
-             (3, 1, 4, 6), (8, 4, 2, 3), (4, 4, 3, 8)]  # fmt: skip
-    return [
-        (rng.normal(size=(K * D, C)), rng.normal(size=(K * D, C)), H, K) for H, K, D, C in sizes
-    ]
-
-
-def wrong_latent_form(out, w_k, w_v, n_heads, n_kv_heads):
-    """What is wrong with (w_down, w_uk, w_uv), or "": any order of the latent's features goes."""
-    if not isinstance(out, tuple | list) or len(out) != 3:
-        return "Expected three things: w_down (R, C), w_uk (H, D, R) and w_uv (H, D, R)."
-    (rows, C), H = w_k.shape, n_heads
-    R, D = 2 * rows, rows // n_kv_heads
-    forms = ("w_down", (R, C)), ("w_uk", (H, D, R)), ("w_uv", (H, D, R))
-    for (name, shape), got in zip(forms, out):
-        got = np.asarray(got)
-        if got.dtype.kind not in "iuf" or got.shape != shape:
-            what = f"shape {got.shape}" if got.dtype.kind in "iuf" else "no numbers"
-            return f"{name} must be {shape}, with R = 2 · n_kv_heads · D: got {what}."
-    down, up_k, up_v = (np.asarray(x) for x in out)
-    for name, up, w in (("key", up_k, w_k), ("value", up_v, w_v)):
-        heads = np.repeat(w.reshape(n_kv_heads, D, C), H // n_kv_heads, axis=0)
-        off = np.abs(up @ down - heads).max(axis=(1, 2))
-        if not np.all(off < 1e-6):
-            h = int(np.argmax(~(off < 1e-6)))
-            return (
-                f"Head {h}: up @ down is not its {name} map in GQA. Query head {h} reads "
-                f"{name} head {h // (H // n_kv_heads)}."
-            )
-    return ""
-
-
-@exercise(
-    title="GQA as a latent",
-    difficulty="hard",
-    minutes=12,
-    cases=grouped_maps,
-    judge=wrong_latent_form,
-    hints=(
-        "What does GQA cache? All keys and all values of a token: R = 2 · K · D numbers. Let that "
-        "be the latent: which w_down makes it?",
-        "w_down is w_k on top of w_v. Then a head's up-projection has nothing to compute: it picks "
-        "D of the R numbers, so its rows are rows of the identity.",
-        "Query head h reads key head k = h // (H // K): ones at w_uk[h, d, k·D + d], and for the "
-        "values K·D further on.",
-    ),
-)
-def gqa_as_latent(w_k, w_v, n_heads, n_kv_heads):
-    """w_k, w_v (K·D, C) -> w_down (R, C), w_uk and w_uv (H, D, R), with R = 2·K·D."""
-    rows = len(w_k)
-    D, group = rows // n_kv_heads, n_heads // n_kv_heads
-    w_down = np.concatenate((w_k, w_v))  # (2·K·D, C): the latent is all keys, then all values
-    pick = np.eye(2 * rows)
-    w_uk = np.stack([pick[h // group * D :][:D] for h in range(n_heads)])
-    w_uv = np.stack([pick[rows + h // group * D :][:D] for h in range(n_heads)])
-    return w_down, w_uk, w_uv
-
-
-@gqa_as_latent.right
-def latent_form_in_torch(w_k, w_v, n_heads, n_kv_heads):
-    eye = torch.eye(2 * w_k.shape[0]).double().unflatten(0, (2, n_kv_heads, -1))
-    w_uk, w_uv = eye.repeat_interleave(n_heads // n_kv_heads, dim=1)
-    return torch.cat((w_k, w_v)), w_uk, w_uv
-
-
-@gqa_as_latent.right
-def latent_form_values_first(w_k, w_v, n_heads, n_kv_heads):
-    down, w_uv, w_uk = gqa_as_latent.solve(w_v, w_k, n_heads, n_kv_heads)
-    return [down, w_uk, w_uv]
-
-
-@gqa_as_latent.right
-def latent_form_in_another_basis(w_k, w_v, n_heads, n_kv_heads):
-    down, w_uk, w_uv = gqa_as_latent.solve(w_k, w_v, n_heads, n_kv_heads)
-    turn_it = np.linalg.qr(np.random.default_rng(0).normal(size=(len(down), len(down))))[0]
-    return turn_it @ down, w_uk @ turn_it.T, w_uv @ turn_it.T
-
-
-def latent_form(w_k, w_v, H, K, choose=None, choose_v=None, offset=None):
-    """The solution with the choice of key heads exchanged, for mistakes."""
-    rows, D = len(w_k), len(w_k) // K
-    choose = choose or (lambda h: h // (H // K))
-    offset, pick = rows if offset is None else offset, np.eye(2 * rows)
-    w_uk = np.stack([pick[choose(h) * D :][:D] for h in range(H)])
-    w_uv = np.stack([pick[offset + (choose_v or choose)(h) * D :][:D] for h in range(H)])
-    return np.concatenate((w_k, w_v)), w_uk, w_uv
-
-
-mistakes(
-    gqa_as_latent,
-    ("tiled", lambda a, b, H, K: latent_form(a, b, H, K, choose=lambda h: h % K),
-     "The key heads are dealt out in turn, h % K. Neighbours share: query head h reads key head "
-     "h // (H // K)."),
-    ("values_tiled", lambda a, b, H, K: latent_form(a, b, H, K, choose_v=lambda h: h % K),
-     "The value heads are dealt out in turn, h % K. Neighbours share, as with the keys."),
-    ("first_head_for_all", lambda a, b, H, K: latent_form(a, b, H, K, choose=lambda h: 0),
-     "Every head reads key head 0: that is MQA. Query head h reads key head h // (H // K)."),
-    ("values_are_keys", lambda a, b, H, K: latent_form(a, b, H, K, offset=0),
-     "The values pick the keys' part of the latent. Theirs begins K·D further on."),
-    ("swapped", lambda a, b, H, K: (lambda d, k, v: (d, v, k))(*latent_form(a, b, H, K)),
-     "w_uk and w_uv are exchanged: keys are picked from where w_k made them."),
-    ("up_transposed", lambda a, b, H, K: (lambda d, k, v: (
-        d, k.swapaxes(1, 2), v.swapaxes(1, 2)))(*latent_form(a, b, H, K)),
-     "The up-projections are transposed: (H, D, R), from the latent to the head."),
-    ("down_transposed", lambda a, b, H, K: (lambda d, k, v: (d.T, k, v))(*latent_form(a, b, H, K)),
-     "w_down is transposed: (R, C), from the token to the latent."),
-    ("keys_alone", lambda a, b, H, K: (a, *(np.stack([
-        np.eye(len(a))[h // (H // K) * (len(a) // K):][: len(a) // K] for h in range(H)])
-        for _ in "kv")),
-     "The latent holds the keys only; values cannot be made of it. R = 2 · K · D: keys and "
-     "values."),
-    ("maps_in_the_up_projection", lambda a, b, H, K: (
-        np.eye(a.shape[1]), *(np.repeat(w.reshape(K, -1, w.shape[1]), H // K, 0) for w in (a, b))),
-     "The latent is the token itself, C numbers, and the maps moved into the up-projections. That "
-     "is right as a product, but nothing is saved: the latent is to have R = 2 · K · D numbers."),
-    ("a_latent_of_all_heads", lambda a, b, H, K: latent_form(
-        *(np.repeat(w.reshape(K, -1, w.shape[1]), H // K, 0).reshape(-1, w.shape[1])
-          for w in (a, b)), H, H),
-     "Keys and values were repeated for every query head, so the latent is as large as MHA's "
-     "cache. Repeating is what the *up*-projections do: R = 2 · K · D."),
-    ("maps_twice", lambda a, b, H, K: (lambda d, k, v: (d, k @ d, v @ d))(
-        *latent_form(a, b, H, K)),
-     "The up-projections hold the maps w_k and w_v again, (H, D, C). The latent is keys and values "
-     "already: up-projections only pick, (H, D, R)."),
-    ("added", lambda a, b, H, K: (a + b, *latent_form(a, b, H, K)[1:]),
-     "w_k and w_v were added. Keys and values lie side by side in the latent: put one on top of "
-     "the other."),
-    ("interleaved_down", lambda a, b, H, K: (
-        np.stack((a, b), 1).reshape(-1, a.shape[1]), *latent_form(a, b, H, K)[1:]),
-     "The rows of w_k and w_v take turns in w_down, but the up-projections pick as if all keys "
-     "came first. Either order is right; both must agree."),
-    ("averaged", lambda a, b, H, K: (lambda d, k, v: (
-        d, np.repeat(k.mean(0, keepdims=True), H, 0), np.repeat(v.mean(0, keepdims=True), H, 0)))(
-        *latent_form(a, b, H, K)),
-     "The up-projections of all heads were averaged. Each picks the key head it reads."),
-    ("reversed", lambda a, b, H, K: latent_form(a, b, H, K, choose=lambda h: K - 1 - h // (H // K)),
-     "The groups are in reverse order: query head 0 reads key head 0."),
-    ("cut_off", lambda a, b, H, K: latent_form(a, b, H, K, choose=lambda h: min(h, K - 1)),
-     "The heads beyond the last key head all got the last one. Share evenly: h // (H // K)."),
-    ("one_pick_per_key_head", lambda a, b, H, K: (lambda d, k, v: (
-        d, k[:: H // K], v[:: H // K]))(*latent_form(a, b, H, K)),
-     "There is an up-projection for each *key* head. Each of the H query heads needs one; those of "
-     "a group are copies."),
 )  # fmt: skip
 
 
