@@ -91,6 +91,27 @@ def in_the_page(browser, name, expression, x):
     return found
 
 
+def keys_stay_in(page, piece, count=None):
+    """Keys pressed in the controls of a piece reach neither the page nor JupyterLab's shortcuts."""
+    page.evaluate("addEventListener('keydown', () => { document.title = 'taken' })")
+    controls = page.locator(f"{piece} :is(input, select, button)").all()
+    assert controls and count in (None, len(controls))
+    for control in controls:
+        assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
+        control.press("a")
+    assert page.title() == "t"
+
+
+def spoken_at_rest(page, label, key):
+    """After a key in the control `label` its sentence is spoken too, once the hand rests."""
+    said = page.locator("[aria-live=polite]")
+    before = said.inner_text()
+    page.get_by_label(label).press(key)
+    assert said.inner_text() == before
+    page.wait_for_timeout(800)
+    assert said.inner_text() == page.inner_text(".b2l-reads") != before
+
+
 def overlapping(page, kind):
     """Pairs of texts that lie on each other, and what sticks out of the piece."""
     return page.evaluate(

@@ -11,7 +11,7 @@ from lib.accounting import kv_cache_bytes, param_count
 from lib.config import MODELS
 from lib.widgets import cache_calculator
 from lib.widgets.piece import module
-from tests.browser import overlapping
+from tests.browser import keys_stay_in, overlapping, spoken_at_rest
 
 SHOWN = ("llama-3-8b", "gpt2", "mistral-7b", "gemma-3-27b", "deepseek-v3")
 
@@ -301,20 +301,9 @@ def test_the_keyboard_reaches_every_control_in_turn(visit):
 
 def test_keys_stay_in_the_piece_and_the_sentence_is_spoken_at_rest(visit):
     page = visit()
-    page.evaluate("addEventListener('keydown', () => { document.title = 'taken' })")
-    controls = page.locator(".b2l-calculator :is(input, select, button)")
-    assert controls.count() == 6
-    for control in controls.all():
-        assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
-        control.press("x")
-    assert page.title() == "t"
-    said = page.locator("[aria-live=polite]")
-    before = said.inner_text()
-    assert before == page.inner_text(".b2l-reads")
-    page.get_by_label("Context").press("Home")
-    assert said.inner_text() == before
-    page.wait_for_timeout(800)
-    assert said.inner_text() == page.inner_text(".b2l-reads") != before
+    keys_stay_in(page, ".b2l-calculator", 6)
+    assert page.inner_text("[aria-live=polite]") == page.inner_text(".b2l-reads")
+    spoken_at_rest(page, "Context", "Home")
 
 
 @pytest.mark.parametrize("width", [1280, 390])

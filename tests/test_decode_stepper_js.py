@@ -9,7 +9,7 @@ from lib.attention import Attention
 from lib.cache import Cache
 from lib.widgets import decode_stepper
 from lib.widgets.piece import module
-from tests.browser import overlapping
+from tests.browser import keys_stay_in, overlapping, spoken_at_rest
 
 WORDS = ["The", "cat", "sat", "on", "the", "mat", "."]
 CHUNKS = {None: "at once", 2: "in chunks of 2", 1: "one by one"}
@@ -247,20 +247,9 @@ def test_the_keyboard_reaches_all_and_the_buttons_keep_the_focus_at_the_ends(vis
 
 def test_keys_stay_in_the_piece_and_the_sentence_is_spoken_at_rest(visit):
     page = visit(prompt=2)
-    page.evaluate("addEventListener('keydown', () => { document.title = 'taken' })")
-    controls = page.locator(".b2l-decode :is(input, select, button)")
-    assert controls.count() == 6
-    for control in controls.all():
-        assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
-        control.press("a")
-    assert page.title() == "t"
-    said = page.locator("[aria-live=polite]")
-    before = said.inner_text()
-    assert before == page.inner_text(".b2l-reads")
-    page.get_by_label("Step").press("End")
-    assert said.inner_text() == before
-    page.wait_for_timeout(800)
-    assert said.inner_text() == page.inner_text(".b2l-reads") != before
+    keys_stay_in(page, ".b2l-decode", 6)
+    assert page.inner_text("[aria-live=polite]") == page.inner_text(".b2l-reads")
+    spoken_at_rest(page, "Step", "End")
 
 
 def test_the_picture_has_a_name_that_says_what_is_computed(visit):

@@ -12,6 +12,7 @@ from lib.config import MODELS, ModelConfig
 from lib.transformer import Transformer
 from lib.widgets import parameter_explorer
 from lib.widgets.piece import module
+from tests.browser import keys_stay_in, spoken_at_rest
 
 GPT2, LLAMA3 = MODELS["gpt2"], MODELS["llama-3-8b"]
 SHOWN = {"GPT-2 small": GPT2, "Llama-3 8B": LLAMA3}
@@ -223,17 +224,8 @@ def test_what_the_piece_cannot_show_is_refused():
 
 def test_keys_stay_in_the_piece_and_the_sentence_is_spoken_at_rest(visit):
     page = visit()
-    page.evaluate("addEventListener('keydown', () => { document.title = 'taken' })")
-    for control in page.locator(".b2l-parameters :is(input, select, button)").all():
-        assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
-        control.press("a")
-    assert page.title() == "t"
-    said = page.locator("[aria-live=polite]")
-    before = said.inner_text()
-    page.get_by_label("Layers").press("Home")
-    assert said.inner_text() == before
-    page.wait_for_timeout(800)
-    assert said.inner_text() == page.inner_text(".b2l-reads") != before
+    keys_stay_in(page, ".b2l-parameters")
+    spoken_at_rest(page, "Layers", "Home")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
