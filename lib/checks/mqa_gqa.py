@@ -1200,14 +1200,18 @@ mistakes(
 
 # 9
 
+SIZES_OF_MAPS = [  # H, K, D, C
+    (2, 1, 1, 2), (4, 2, 1, 2), (4, 2, 2, 3), (6, 3, 2, 5), (6, 2, 4, 5), (3, 3, 2, 4),
+    (8, 2, 3, 6), (4, 1, 3, 5), (4, 2, 4, 4), (2, 1, 2, 2), (4, 2, 4, 8), (4, 2, 2, 4),
+    (12, 4, 3, 7),
+]  # fmt: skip
+
 
 def maps_to_pool():
     """w (n_heads · D, C), n_heads, n_kv_heads."""
     rng = np.random.default_rng(4)
-    sizes = [(2, 1, 1, 2), (4, 2, 1, 2), (4, 2, 2, 3), (6, 3, 2, 5), (6, 2, 4, 5), (3, 3, 2, 4),
-             (8, 2, 3, 6), (4, 1, 3, 5), (4, 2, 4, 4), (2, 1, 2, 2), (12, 4, 3, 7)]  # fmt: skip
     first = [(np.array([[1.0], [3.0], [10.0], [30.0]]), 4, 2)]
-    return first + [(rng.normal(size=(H * D, C)), H, K) for H, K, D, C in sizes]
+    return first + [(rng.normal(size=(H * D, C)), H, K) for H, K, D, C in SIZES_OF_MAPS]
 
 
 @exercise(
@@ -1340,10 +1344,8 @@ mistakes(
 def shared_maps():
     """wk (K·D, C), wv (K·D, C), n_heads, n_kv_heads."""
     rng = np.random.default_rng(5)
-    sizes = [(2, 1, 1, 2), (4, 2, 1, 2), (4, 2, 2, 3), (6, 3, 2, 5), (6, 2, 4, 5), (3, 3, 2, 4),
-             (8, 2, 3, 6), (4, 1, 3, 5), (4, 2, 4, 8), (4, 2, 2, 4), (12, 4, 3, 7)]  # fmt: skip
     first = [(np.array([[1.0], [2.0]]), np.array([[30.0], [40.0]]), 4, 2)]
-    return first + [(*rng.normal(size=(2, K * D, C)), H, K) for H, K, D, C in sizes]
+    return first + [(*rng.normal(size=(2, K * D, C)), H, K) for H, K, D, C in SIZES_OF_MAPS]
 
 
 @exercise(
