@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Error, sync_playwright
 
 from lib.widgets.piece import module
@@ -110,6 +111,11 @@ def spoken_at_rest(page, label, key):
     assert said.inner_text() == before
     page.wait_for_timeout(800)
     assert said.inner_text() == page.inner_text(".b2l-reads") != before
+
+
+def axe(page):
+    """What the accessibility scan finds amiss: violations of any weight."""
+    return Axe().run(page, options={"preload": False}).response["violations"]
 
 
 def overlapping(page, kind):

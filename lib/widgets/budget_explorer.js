@@ -128,7 +128,7 @@ function render({ model, el }) {
     html("b", {}, title), ...sliders.filter(({ name }) => name in names).map(({ row }) => row)));
   const held = makeBars("B"), spent = makeBars();
   const th = (text, scope = "col") => html("th", { scope }, text);
-  const body = html("tbody"), columns = ["", "numbers a token and layer", "bytes a token", "bytes at S",
+  const body = html("tbody"), columns = ["variant", "numbers a token and layer", "bytes a token", "bytes at S",
     "FLOPs a layer", "FLOPs a byte"];
   const table = html("table", {}, html("thead", {}, html("tr", {}, ...columns.map((name) => th(name)))), body);
   const reads = html("p", { class: "b2l-reads", "aria-hidden": "true" }), facts = html("ul"), said = makeSaid();

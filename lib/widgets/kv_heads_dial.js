@@ -142,7 +142,7 @@ function render({ model, el }) {
     };
     const row = (name, key, ratio) => html("tr", {}, th(name, "row"),
       ...[full(all[key]), full(now[key]), ratio].map((text) => html("td", {}, text)));
-    head.replaceChildren(th(""), th("MHA"), th(`K = ${K}`), th("change"));
+    head.replaceChildren(html("td"), th("MHA"), th(`K = ${K}`), th("change"));
     const part = K === c.n_heads ? "1" : saved;
     body.replaceChildren(row("Cache bytes a token", "token", part),
       row(`Cache bytes at ${full(context)} tokens`, "cache", part),
