@@ -17,8 +17,6 @@ def main(names: list[str]) -> None:
     for name in names or there:
         print(f"\n{name}")
         importlib.import_module(f"benchmarks.bench_{name}").main()
-    if not there:
-        print("Nothing to measure yet: the first benchmark comes with the tokenizer.")
 
 
 if __name__ == "__main__":

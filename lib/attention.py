@@ -106,25 +106,26 @@ def attention_weights(q, k, bias=0.0):
 def attention(q, k, v, bias=0.0):
     """attention_weights(q, k, bias) v: q (B, H, T, D), k and v (B, K, S, D) -> (B, H, T, D).
 
-    In one fused call, which never stores the weights; MHA (K = H), GQA and MQA (K = 1) alike. When
-    a single new token is decoded, reading k and v is what takes the time. To a key head, the G
-    query heads that share it are just more queries: as G rows under each other they read it once,
-    and that is the whole gain of sharing. Many queries at once, as in a prompt, are bound by
-    arithmetic, and torch's own grouping serves them as fast.
+    MHA (K = H), GQA and MQA (K = 1) alike, in one call, which stores no weights where torch's fused
+    kernel applies: values as wide as keys, and no gradient for the bias. When a single new token is
+    decoded, reading k and v is what takes the time. To a key head, the G query heads that share it
+    are just more queries: as G rows under each other they read it once, and that is the whole gain
+    of sharing. A prompt is bound by arithmetic, and torch's own grouping serves it as well, with
+    one mask for all heads. (For a handful of queries rows would still be faster.)
 
     Vaswani et al. 2017, eq. 1, https://arxiv.org/abs/1706.03762
     """
     _check(q, k, v)
     (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
     bias = _fit(bias, q, k).to(q)  # (b, h, t, s), each 1 or B, H, T, S
-    if T > 1:
+    if T != 1:
         bias = bias.expand(-1, -1, -1, S)
         return scaled_dot_product_attention(q, k, v, attn_mask=bias, enable_gqa=True)
     rows = q.reshape(B, K, H // K, D)  # (B, H, 1, D) -> (B, K, G, D)
     if bias.shape[1] > 1:  # heads differ: so do the rows
-        bias = bias.reshape(-1, K, H // K, bias.shape[-1])
+        bias = bias.reshape(len(bias), K, H // K, -1)
     y = scaled_dot_product_attention(rows, k, v, attn_mask=bias.expand(-1, -1, -1, S))
-    return y.reshape(B, H, T, -1)  # (B, K, G, D) -> (B, H, 1, D)
+    return y.reshape(B, H, 1, v.shape[-1])  # (B, K, G, D) -> (B, H, 1, D)
 
 
 def blockwise_attention(q, k, v, causal=True, block=128):

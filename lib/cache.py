@@ -22,9 +22,9 @@ class Cache:
 
     `append` writes any tensors (..., T, width) behind those it holds, along axis -2, and returns
     everything so far: keys and values, or a latent, or whatever a layer wants back next time. That
-    is a writable view: writing to it changes the cache. `length` counts the tokens; `nbytes` is the
-    memory set aside, whether filled or not. One that began under `torch.inference_mode` goes on
-    there only.
+    is a writable view: writing to it changes the cache. `length` counts the tokens; set back, in
+    this cache or in int8, it forgets the last ones. `nbytes` is the memory set aside, whether
+    filled or not. One that began under `torch.inference_mode` goes on there only.
 
     >>> cache = Cache(max_seq_len=8)
     >>> k, v = cache.append(torch.ones(1, 2, 5, 4), torch.ones(1, 2, 5, 4))
@@ -272,7 +272,10 @@ class PagedCache(Cache):
         return len(self.table) * self.pool.nbytes // len(self.pool.uses) if self.table else 0
 
     def release(self):
-        """Give the pages back: each is free when it stands in no table any more."""
+        """Give the pages back: each is free when it stands in no table any more.
+
+        A cache that is merely dropped keeps them.
+        """
         for page in self.table:
             self.pool.uses[page] -= 1
         self.pool, self.table, self.length = None, [], 0

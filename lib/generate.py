@@ -77,7 +77,9 @@ def generate(model, ids, max_new_tokens, *, use_cache=True, caches=None, mask=No
     the caches, a prompt that ends in padding, and padding before learned or sinusoidal positions,
     which it would shift, or under sinks, whose places it would take.
     """
-    held = _check_caches(model, caches, use_cache)
+    if caches is not None and not use_cache:
+        raise ValueError("caches are there to be used: leave them out, or use_cache=False")
+    held = caches[0].length if caches else 0
     _check_prompt(model.config, ids, max_new_tokens, mask, held)
     _check_room(caches or (), held + ids.shape[1] + max_new_tokens, mask)
     _check_sampling(**{name: x for name, x in sampling.items() if name != "generator"})
@@ -92,22 +94,6 @@ def generate(model, ids, max_new_tokens, *, use_cache=True, caches=None, mask=No
         if mask is not None:
             mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
     return ids
-
-
-def _check_caches(model, caches, use_cache):
-    """Return how many tokens the caches hold."""
-    if caches is None:
-        return 0
-    if not use_cache:
-        raise ValueError("caches are there to be used: leave them out, or use_cache=False")
-    lengths = [cache.length for cache in caches]
-    if len(lengths) != len(model.blocks):
-        raise ValueError(f"there are {len(model.blocks)} layers, but {len(lengths)} caches")
-    if len(set(map(id, caches))) < len(lengths):
-        raise ValueError("each layer needs a cache of its own: got one cache several times")
-    if len(set(lengths)) > 1:
-        raise ValueError(f"caches must hold the same tokens, and hold {lengths}: take new ones")
-    return lengths[0]
 
 
 def _check_room(caches, length, mask):

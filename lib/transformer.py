@@ -107,17 +107,23 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, position: NoPosition | None = None, cross=False):
         super().__init__()
         c, norm = config, NORMS[config.norm]
-        sizes = c.d_model, c.n_heads, c.n_kv_heads, c.head_dim
-        latent = c.kv_lora_rank, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.q_lora_rank
         self.norm_first = c.norm_first
+        heads = partial(
+            Attention, c.d_model, c.n_heads, n_kv_heads=c.n_kv_heads, head_dim=c.head_dim,
+            bias=c.qkv_bias, out_bias=c.bias,
+        )  # fmt: skip
         if c.kv_lora_rank is None:
-            self.attention = Attention(*sizes, position, c.causal, c.qkv_bias, c.bias)
+            self.attention = heads(position=position, causal=c.causal)
         else:
-            self.attention = MLA(c.d_model, c.n_heads, *latent, c.theta, c.scaling, c.norm_eps)
+            self.attention = MLA(
+                c.d_model, c.n_heads, kv_lora_rank=c.kv_lora_rank, q_lora_rank=c.q_lora_rank,
+                qk_nope_head_dim=c.qk_nope_head_dim, qk_rope_head_dim=c.qk_rope_head_dim,
+                v_head_dim=c.v_head_dim, theta=c.theta, scaling=c.scaling, norm_eps=c.norm_eps,
+            )  # fmt: skip
         self.attention_norm = norm(c.d_model, c.norm_eps)
         self.cross_attention = self.feed_forward = None
         if cross:
-            self.cross_attention = Attention(*sizes, None, False, c.qkv_bias, c.bias)
+            self.cross_attention = heads(causal=False)
             self.cross_attention_norm = norm(c.d_model, c.norm_eps)
         if c.d_ff is not None:
             self.feed_forward = FeedForward(c.d_model, c.d_ff, c.activation, c.gated, c.bias)
@@ -219,8 +225,15 @@ class Transformer(nn.Module):
         for id_ in (ids.min(), ids.max()):
             if not 0 <= id_ < V:
                 raise ValueError(f"ids must be 0 to {V - 1}, the vocabulary has {V}: got {id_}")
-        if caches is not None and len(caches) != len(self.blocks):
+        if caches is None:
+            return
+        if len(caches) != len(self.blocks):
             raise ValueError(f"there are {len(self.blocks)} layers, but {len(caches)} caches")
+        if len(set(map(id, caches))) < len(caches):
+            raise ValueError("each layer needs a cache of its own: got one cache several times")
+        lengths = [cache.length for cache in caches]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"caches must hold the same tokens, and hold {lengths}: take new ones")
 
 
 class EncoderDecoder(nn.Module):

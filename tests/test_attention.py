@@ -32,6 +32,7 @@ DOUBLE = torch.float64
 HEADS = [(6, 6), (6, 3), (6, 2), (6, 1), (1, 1)]
 CUTS = {"prefill": [9], "steps": [1] * 9, "chunks": [4, 3, 2], "prefill and steps": [6, 1, 1, 1]}
 each_heads = pytest.mark.parametrize(("H", "K"), HEADS)
+each_T = pytest.mark.parametrize("T", [1, 4])  # a new token is computed on a path of its own
 
 
 def some_qkv(B=2, H=6, K=2, T=4, S=7, D=5, dtype=DOUBLE, seed=0):
@@ -153,8 +154,9 @@ def test_attention_is_its_weights_times_the_values(sizes, seed):
     close(attention(q, k, v, bias), attention_weights(q, k, bias) @ each_v)
 
 
-def test_values_may_have_a_width_of_their_own():
-    q, k, v = some_qkv()
+@each_T
+def test_values_may_have_a_width_of_their_own(T):
+    q, k, v = some_qkv(T=T)
     close(attention(q, k, v[..., :3]), attention(q, k, v)[..., :3])
     close(blockwise_attention(q, k, v[..., :3], block=2), blockwise_attention(q, k, v)[..., :3])
 
@@ -183,9 +185,10 @@ def test_the_order_of_the_keys_alone_does_not_matter():
     close(attention(q, k[:, :, order], v[:, :, order]), attention(q, k, v))
 
 
-def test_gradients_are_those_of_finite_differences():
-    inputs = [x.requires_grad_() for x in some_qkv(B=1, H=2, K=1, T=2, S=3, D=2)]
-    bias = some_x(2, 2, 3).requires_grad_()
+@pytest.mark.parametrize("T", [1, 2])
+def test_gradients_are_those_of_finite_differences(T):
+    inputs = [x.requires_grad_() for x in some_qkv(B=1, H=2, K=1, T=T, S=3, D=2)]
+    bias = some_x(2, T, 3).requires_grad_()
     assert torch.autograd.gradcheck(attention, (*inputs, bias))
     assert torch.autograd.gradcheck(attention_weights, (*inputs[:2], bias))
     assert torch.autograd.gradcheck(lambda q, k, v: blockwise_attention(q, k, v, block=2), inputs)
@@ -196,13 +199,15 @@ def test_gradients_are_those_of_finite_differences():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, DOUBLE])
 @each_heads
-def test_a_query_with_nothing_to_see_gets_zeros_and_harmless_gradients(H, K, dtype):
-    q, k, v = (x.requires_grad_() for x in some_qkv(H=H, K=K, dtype=dtype))
-    bias = torch.zeros(4, 7)
-    bias[1] = -math.inf
+@each_T
+def test_a_query_with_nothing_to_see_gets_zeros_and_harmless_gradients(H, K, T, dtype):
+    q, k, v = (x.requires_grad_() for x in some_qkv(H=H, K=K, T=T, dtype=dtype))
+    blind = T // 2
+    bias = torch.zeros(T, 7)
+    bias[blind] = -math.inf
     y, weights = attention(q, k, v, bias), attention_weights(q, k, bias)
-    assert not y[:, :, 1].any() and not weights[:, :, 1].any()
-    assert y[:, :, 0].all() and weights[:, :, 0].all()
+    assert not y[:, :, blind].any() and not weights[:, :, blind].any()
+    assert y[:, :, :blind].all() and weights[:, :, :blind].all()
     for gradient in torch.autograd.grad(y.sum() + weights.square().sum(), (q, k, v)):
         assert gradient.isfinite().all()
 
@@ -219,10 +224,11 @@ def test_a_real_nan_is_not_hidden():
     ("dtype", "atol"),
     [(torch.float16, 2e-3), (torch.bfloat16, 2e-2), (torch.float32, 1e-6), (DOUBLE, 0)],
 )
-def test_every_precision_stays_near_float64_and_keeps_its_dtype(dtype, atol):
-    q, k, v = some_qkv(T=7, dtype=dtype)
+@each_T
+def test_every_precision_stays_near_float64_and_keeps_its_dtype(dtype, atol, T):
+    q, k, v = some_qkv(T=T, dtype=dtype)
     exact = [x.double() for x in (q, k, v)]
-    bias = causal_bias(7, 7)
+    bias = causal_bias(T, 7)
     ways = {
         "fused": lambda q, k, v: attention(q, k, v, bias),
         "weights": lambda q, k, v: attention_weights(q, k, bias),
@@ -243,6 +249,8 @@ def test_extreme_scores_do_not_overflow(dtype):
     v = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype)[None, None]
     for y in (attention(q, k, v), blockwise_attention(q, k, v, causal=False, block=1)):
         assert torch.equal(y, v)
+    for t in (0, 1):
+        assert torch.equal(attention(q[:, :, t : t + 1], k, v), v[:, :, t : t + 1])
     assert torch.equal(attention_weights(q, k)[0, 0], torch.eye(2, dtype=dtype))
 
 
@@ -360,8 +368,9 @@ def test_shared_heads_are_hugging_faces_llama_attention_with_both_caches(cuts, K
 def test_shared_heads_are_torchs_and_tiling_them_is_something_else(T, S, H, K):
     q, k, v = some_qkv(H=H, K=K, T=T, S=S)
     y, seen = attention(q, k, v, causal_bias(T, S)), causal_bias(T, S) == 0
-    close(y, scaled_dot_product_attention(q, k, v, seen, enable_gqa=True))
     close(y, torch_attention(q, k, v, seen))
+    if T == 1:  # ours are rows there; for more it would be the same call
+        close(y, scaled_dot_product_attention(q, k, v, seen, enable_gqa=True))
     G = H // K
     tiled = (x.repeat(1, G, 1, 1) for x in (k, v))  # 0 1 0 1
     apart = (y - scaled_dot_product_attention(q, *tiled, seen)).abs().amax((0, 2, 3))  # (H,)
@@ -722,8 +731,18 @@ def test_a_call_that_is_refused_leaves_the_cache_as_it_was(wrong):
         close(layer(x[:, 3:], cache=cache), layer(x)[:, 3:])
 
 
-def test_the_layer_works_under_autocast():
-    layer, x = Attention(12, 3), torch.randn(1, 4, 12)
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_layer_works_under_autocast(cached):
+    layer, x = some_layer(12, 6, 2, position=Rope(2)).float(), 3 * some_x(2, 5, 12).float()
+
+    def read():
+        if not cached:
+            return layer(x)
+        cache = Cache(5)
+        return torch.cat([layer(part, cache=cache) for part in (x[:, :4], x[:, 4:])], 1)
+
+    exact = read()
     with torch.autocast("cpu", torch.bfloat16):
-        y = layer(layer(x))
-    close(y.float(), layer(layer(x)), 0.05)
+        y = read()
+    off = (y.float() - exact).abs().max() / exact.abs().max()
+    assert y.dtype == torch.bfloat16 and 0 < off < 0.03

@@ -688,6 +688,16 @@ def test_a_wrong_number_of_caches_is_refused(n):
         Transformer(LLAMA)(rows(), caches=[Cache(9) for _ in range(n)])
 
 
+def test_caches_that_are_one_or_hold_different_texts_are_refused():
+    model, one, other = Transformer(LLAMA), Cache(9), Cache(9)
+    with pytest.raises(ValueError, match="each layer needs a cache of its own"):
+        model(rows(), caches=[one, other, one])
+    other.append(torch.ones(1, 2, 4, 4))
+    with pytest.raises(ValueError, match=r"must hold the same tokens, and hold \[0, 4, 0\]"):
+        model(rows(), caches=[one, other, Cache(9)])
+    assert one.length == 0
+
+
 def test_an_encoder_takes_no_caches():
     with pytest.raises(ValueError, match="a cache serves causal self-attention only"):
         Transformer(replace(LLAMA, causal=False))(rows(), caches=[Cache(9) for _ in range(3)])
