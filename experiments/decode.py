@@ -1,15 +1,16 @@
 """Chapters 7 and 8: the time of one decoded token, as context, batch and key heads change.
 
-A block as wide as GPT-2 small's: 12 query heads of 64, a feed-forward layer of 3072. Timed are its
-attention alone, over keys and values that are cached already; the attention layer, maps and cache
-included; and the whole block. The same is timed when keys and values are first repeated for every
-query head, and, for one sequence, in two more ways that programs have (`WAYS`) and with latent
-attention, which has no attention alone.
+A block as wide as GPT-2 small's: 12 query heads of 64 with RoPE, a feed-forward layer of 3072.
+Timed are its attention alone, over keys and values that are cached already; the attention layer,
+maps and cache included; and the whole block. The same is timed when keys and values are first
+repeated for every query head, and, for one sequence, in two more ways that programs have (`WAYS`)
+and with latent attention, which has no attention alone.
 
-Before each timed call a tensor larger than the processor's caches is read: weights and cache then
-come from memory, as in a model of many layers, whose other layers were read in between. (So does
-the program itself, which makes the shortest calls some 0.2 ms slower.) All ways take turns, and the
-parts, too, so that a busy moment hits them alike; of each, the best call of a run counts.
+Before each timed call a tensor larger than the processor's caches is read, and then a twin is
+called, with weights and a tiny cache of its own. So weights, keys and values come from memory, as
+in a model of many layers, whose other layers were read in between, but the program does not. All
+ways take turns, and the parts, too, so that a busy moment hits them alike; of each, the best call
+of a run counts.
 
     python -m experiments.decode
 """
@@ -33,7 +34,8 @@ KV_HEADS = {"MHA": 12, "GQA-4": 4, "GQA-2": 2, "MQA": 1}
 LATENT_ROW = 160  # numbers that latent attention keeps of a token: 128, and 32 with positions
 SHARING = [name for name, heads in KV_HEADS.items() if heads < HEADS]
 SHARED = [(name, "grouped") for name in KV_HEADS] + [(name, "repeated") for name in SHARING]
-OTHERS = [(name, way) for way in ("expanded", "enable_gqa") for name in SHARING]
+OTHERS = [("MHA", "enable_gqa")]  # the kernel alone, without the checks of `attention`
+OTHERS += [(name, way) for way in ("expanded", "enable_gqa") for name in SHARING]
 LATENT = [("MLA", "absorbed"), ("MLA", "naive")]
 PARTS = ("attention ms", "layer ms", "block ms")
 CONTEXTS, BATCHES, RUNS = (128, 512, 2048, 4096, 8192, 16384), (1, 4, 16), 3
@@ -51,7 +53,8 @@ def repeated_attention(q, k, v, bias=0.0):
 def expanded_attention(q, k, v, bias=0.0):
     """The same with `expand` and `reshape`: a copy, too, but for K = 1, where it is a view.
 
-    Hugging Face, `repeat_kv` in https://github.com/huggingface/transformers, modeling_llama.py
+    `repeat_kv` in modeling_llama.py of https://github.com/huggingface/transformers, whose plain
+    ("eager") attention does so; its fused one packs a single query's heads as rows, like ours.
     """
 
     def for_each_query_head(x):
@@ -76,8 +79,8 @@ WAYS = {
 class OtherAttention(Attention):
     """The layer with one of `WAYS`: the same result and the same small cache."""
 
-    def __init__(self, way, *sizes):
-        super().__init__(*sizes)
+    def __init__(self, way, *sizes, **options):
+        super().__init__(*sizes, **options)
         self.attend = WAYS[way]
 
     def forward(self, x, *, context=None, mask=None, cache=None):
@@ -88,7 +91,7 @@ class OtherAttention(Attention):
 
 def build(variant, way):
     """A block of one variant, computed in one way."""
-    sizes = {"position": "none", "n_kv_heads": KV_HEADS.get(variant)}
+    sizes = {"n_kv_heads": KV_HEADS.get(variant)}
     if variant == "MLA":
         sizes = {"kv_lora_rank": LATENT_ROW - 32, "qk_rope_head_dim": 32,
                  "qk_nope_head_dim": HEAD_DIM, "v_head_dim": HEAD_DIM}  # fmt: skip
@@ -98,7 +101,8 @@ def build(variant, way):
     )  # fmt: skip
     block = Block(config)
     if way in WAYS and way != "grouped":  # "grouped" is what `Attention` does
-        block.attention = OtherAttention(way, D_MODEL, HEADS, config.n_kv_heads)
+        sizes, position = (D_MODEL, HEADS, config.n_kv_heads), block.attention.position
+        block.attention = OtherAttention(way, *sizes, position=position)
     if way == "naive":
         block.attention.forward = partial(block.attention.forward, absorb=False)
     return block
@@ -125,6 +129,7 @@ def step(variant, way, batch, context):
 def measure(batch, context, rounds=ROUNDS, parts=PARTS, ways=SHARED):
     """Every variant at one batch and context -> rows with the least milliseconds of each part."""
     steps = {way: dict(zip(parts, step(*way, batch, context))) for way in ways}
+    twins = {way: dict(zip(parts, step(*way, 1, 2))) for way in ways}
     best = {way: dict.fromkeys(parts, "") for way in ways}  # what cannot be timed stays empty
     others = torch.ones(OTHER_NUMBERS)
     for r in range(rounds):
@@ -133,10 +138,11 @@ def measure(batch, context, rounds=ROUNDS, parts=PARTS, ways=SHARED):
             for part in order:
                 if (function := functions[part]) is not None:
                     others.sum()
+                    twins[way][part]()
                     ms = milliseconds(function)
                     best[way][part] = round(min(ms, best[way][part] or ms), 5)
     place = {"batch": batch, "context": context}
-    return [place | {"variant": v, "way": way} | parts for (v, way), parts in best.items()]
+    return [place | {"variant": v, "way": way} | times for (v, way), times in best.items()]
 
 
 def milliseconds(function):

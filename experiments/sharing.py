@@ -66,9 +66,16 @@ def config(n_heads=8, n_kv_heads=None, head_dim=8, latent=None, d_ff=128, cards=
     )  # fmt: skip
 
 
-def build(**sizes):
-    """A reader of cards: the arguments are those of `config`."""
-    return CardReader(config(**sizes))
+def build(latent_norm=True, **sizes):
+    """A reader of cards: the other arguments are those of `config`.
+
+    `latent_norm=False` takes the norm off MLA's latent: no other variant normalises its keys.
+    """
+    reader = CardReader(config(**sizes))
+    if not latent_norm:
+        for block in reader.model.blocks:
+            block.attention.kv_norm = nn.Identity()
+    return reader
 
 
 def fit(model, seed=0, steps=STEPS, cards=CARDS, on_step=None):
@@ -96,6 +103,7 @@ def cache_per_token(config):
 
 
 def count(model):
+    """Parameters of a model."""
     return sum(p.numel() for p in model.parameters())
 
 
@@ -120,11 +128,13 @@ def variants():
         ("MHA", {"n_heads": 2, "head_dim": 16}),
         ("MQA", {"n_kv_heads": 1, "head_dim": 32}),
     ]
+    bare = [(kind, sizes | {"latent_norm": False}) for kind, sizes in (plain[4], *wide[3:5])]
     return [
         *(("as is", kind, sizes, STEPS) for kind, sizes in [*plain, *wide]),
         *(("equal parameters", kind, widen(**sizes), STEPS) for kind, sizes in plain[2:5]),
         *(("equal cache", kind, sizes, STEPS) for kind, sizes in equal_cache),
         *(("longer", kind, sizes, LONG) for kind, sizes in (plain[i] for i in (0, 3, 4))),
+        *(("no norm", kind, sizes, STEPS) for kind, sizes in bare),
     ]
 
 
@@ -152,7 +162,7 @@ def first_of(w):
 
 
 def at_random(w):
-    """New heads, as a model starts with them: (K, r, D, C) -> (K, D, C)."""
+    """New weights, as a model starts with them: (K, r, D, C) -> (K, D, C)."""
     return torch.randn_like(w[:, 0]) * w.shape[-1] ** -0.5
 
 

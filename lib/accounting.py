@@ -60,7 +60,7 @@ def kv_cache_bytes(config: ModelConfig, seq_len, batch=1, bytes_per_number=2) ->
     >>> kv_cache_bytes(MODELS["llama-2-7b"], 1), kv_cache_bytes(MODELS["deepseek-v3"], 1)
     (524288, 70272)
 
-    Raises ValueError for encoders, which keep nothing, and lengths that are no numbers.
+    Raises ValueError for encoders, which keep nothing, and for lengths that are no whole numbers.
     """
     c = config
     _check_whole("seq_len", seq_len, 0)

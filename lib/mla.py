@@ -90,7 +90,7 @@ class MLA(nn.Module):
             mask: boolean (B, S), True where a key may be seen; S counts cached tokens, too.
             cache: holds the rows of the tokens before x, and gets those of x.
             absorb: changes the order of the products, never the result. Absorbed is the one for
-                single tokens; to read many at once, naive costs less.
+                single tokens; to read a long prompt, naive costs less.
         """
         y = attention(*self.qkv(x, mask=mask, cache=cache, absorb=absorb))
         if absorb:  # y averages whole rows: values are made from the latents in them

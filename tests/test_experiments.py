@@ -444,18 +444,20 @@ def test_a_short_decode_run_gives_the_rows_of_the_table():
     assert decode.processor().startswith("one thread of ")
 
 
-@pytest.mark.parametrize("variant", ["GQA-4", "GQA-2", "MQA"])
-def test_repeated_keys_and_values_change_nothing_but_the_time(variant):
-    blocks = [decode.build(variant, way) for way in ("grouped", "repeated")]
+@pytest.mark.parametrize("way", ["repeated", "expanded", "enable_gqa"])
+@pytest.mark.parametrize("variant", list(decode.KV_HEADS))
+def test_another_way_to_share_changes_nothing_but_the_time(variant, way):
+    blocks = [decode.build(variant, way) for way in ("grouped", way)]
     blocks[1].load_state_dict(blocks[0].state_dict())
     caches, x = [Cache(5), Cache(5)], torch.randn(2, 5, decode.D_MODEL)
-    with torch.no_grad():
-        ours, theirs = (block(x, cache=cache) for block, cache in zip(blocks, caches))
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for part in (x[:, :4], x[:, 4:]):  # the last is a single new token, as it is timed
+        with torch.no_grad():
+            ours, theirs = (block(part, cache=cache) for block, cache in zip(blocks, caches))
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert caches[0].nbytes == caches[1].nbytes
 
 
-@pytest.mark.parametrize(("variant", "way"), decode.SHARED + decode.LATENT)
+@pytest.mark.parametrize(("variant", "way"), decode.SHARED + decode.OTHERS + decode.LATENT)
 def test_every_timed_step_has_the_same_context_however_often_it_is_taken(variant, way, monkeypatch):
     caches = []
     monkeypatch.setattr(decode, "Cache", lambda n: caches.append(Cache(n)) or caches[-1])
