@@ -55,6 +55,8 @@ def bench_decode(S, repeat=60):
     for _ in range(repeat):
         for name, K in VARIANTS.items():
             q, k, v = inputs(1, S, K=K)
+            for function in ways.values():
+                torch.testing.assert_close(function(q, k, v), attention(q, k, v))
             for way, function in ways.items():
                 time_now = seconds(function, q, k, v, repeat=3)
                 best[way, name] = min(best.get((way, name), time_now), time_now)

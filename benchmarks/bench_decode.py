@@ -140,6 +140,8 @@ def table(best, logits):
 
 
 def main(quick=False, write=False):
+    if quick and write:
+        raise SystemExit("--write publishes 4,096 tokens of context: leave out --quick")
     started, threads = time.time(), torch.get_num_threads()
     torch.set_num_threads(1)
     context, steps = (256, 8) if quick else (4096, 80)
