@@ -129,7 +129,7 @@ function render({ model, el }) {
   const held = makeBars("B"), spent = makeBars();
   const th = (text, scope = "col") => html("th", { scope }, text);
   const body = html("tbody"), columns = ["variant", "numbers a token and layer", "bytes a token", "bytes at S",
-    "FLOPs a layer", "FLOPs a byte"];
+    "FLOPs a layer", "FLOPs a cached byte"];
   const table = html("table", {}, html("thead", {}, html("tr", {}, ...columns.map((name) => th(name)))), body);
   const reads = html("p", { class: "b2l-reads", "aria-hidden": "true" }), facts = html("ul"), said = makeSaid();
   mount({ model, el }, "b2l-budget",
@@ -137,7 +137,7 @@ function render({ model, el }) {
     html("div", { class: "b2l-budget-sizes" }, ...groups), reads, held.root, spent.root, facts,
     html("div", { class: "b2l-scroll", tabindex: 0, role: "group", "aria-label": "Exact numbers" }, table),
     html("p", { class: "b2l-small" }, "Two bytes a number; bytes in all layers. FLOPs: scores, weighted values, " +
-      "W_UK and W_UV for one new token, a multiply-add is 2. FLOPs a byte: for each byte read from the cache."), said);
+      "W_UK and W_UV for one new token, a multiply-add is 2. FLOPs a cached byte: maps and rebuilt keys not counted."), said);
 
   function drawFacts(c, kinds) {
     const [mha, , , naive, absorbed] = kinds, even = breakEven(c), many = newTokens(c);
