@@ -102,6 +102,60 @@ def test_what_a_comparison_of_two_orders_leaves_out_is_noticed(what, n):
     assert verdict.status == ("failed" if left_out else "passed")
 
 
+@pytest.mark.parametrize(
+    ("close", "words"),
+    [
+        (lambda p, q: np.allclose(p, q, rtol=1e-3), "A fault of 3e-4 passes"),
+        (lambda p, q: np.allclose(p, q, atol=1e-3), "A fault of 3e-4 passes"),
+        (lambda p, q: np.linalg.norm(p - q) < 1e-3, "A fault of 3e-4 passes"),
+        (lambda p, q: np.abs(p - q).mean() < 1e-4, "A fault of 3e-4 passes"),
+        (lambda p, q: np.abs((p - q) / p).max() < 1e-3, "A fault of 3e-4 passes"),
+        (lambda p, q: (p.round(3) == q.round(3)).all(), "A fault of 3e-4 passes"),
+        (lambda p, q: np.allclose(p, q, rtol=0.01, atol=0.01), "A fault of 5e-3 or more passes"),
+        (lambda p, q: np.abs(p - q).max() < 1e-15, "rounding alone"),
+        (lambda p, q: np.linalg.norm(p - q) < 1e-6, "Right on all"),
+    ],
+)
+def test_how_closely_two_orders_are_compared_is_told(close, words):
+    def answer(naive, absorbed, x):
+        return all(close(naive(x[:t]), absorbed(x[:t])) for t in range(1, len(x) + 1))
+
+    assert words in EXERCISES["mla.naive_equals_absorbed"](answer).message
+
+
+@pytest.mark.parametrize(
+    ("close", "words"),
+    [
+        (np.array_equal, "compared exactly"),
+        (lambda p, q: np.allclose(p, q, atol=1e-2), "differ by 1e-3 were taken for equal"),
+        (lambda p, q: np.allclose(p, q, rtol=1e-3), "differ by 1e-3 were taken for equal"),
+        (lambda p, q: np.linalg.norm(p - q) < 1e-3, "differ by 1e-3 were taken for equal"),
+        (lambda p, q: (p.round(3) == q.round(3)).all(), "differ by 1e-3 were taken for equal"),
+        (np.allclose, "Right on all"),
+        (lambda p, q: np.abs(p - q).max() < 1e-12, "Right on all"),
+    ],
+)
+def test_how_closely_heads_are_compared_is_told(close, words):
+    def answer(wk, wv, H):
+        heads = np.concatenate([w.reshape(H, -1) for w in (wk, wv)], axis=1)
+        for K in range(1, H + 1):
+            if H % K == 0 and all(close(heads[h], heads[h - h % (H // K)]) for h in range(H)):
+                return K
+
+    assert words in EXERCISES["mqa_gqa.fewest_kv_heads"](answer).message
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, (1, 2), (2, 3), (2, 4), (3, 4), (1, 2, 3), (2, 3, 4)])
+def test_a_softmax_over_another_axis_is_told_that_weights_sum_to_1_over_the_keys(axis):
+    def answer(q, k, v):
+        (B, H, T, D), K = q.shape, k.shape[1]
+        scores = np.einsum("bkgtd,bksd->bkgts", q.reshape(B, K, H // K, T, D), k) / np.sqrt(D)
+        weights = np.exp(scores) / np.exp(scores).sum(axis=axis, keepdims=True)
+        return np.einsum("bkgts,bksd->bkgtd", weights, v).reshape(B, H, T, D)
+
+    assert "sum to 1 over the" in EXERCISES["mqa_gqa.grouped_attention"](answer).message
+
+
 def spin(*_):
     while True:
         pass

@@ -241,9 +241,36 @@ mistakes(
         q.reshape(len(q), k.shape[1], -1, *q.shape[2:]).sum(2), k, v, lambda H, K: np.arange(H)),
      "The scores of a group were summed over its heads, and K outputs are left (in an einsum: the "
      "letter of the group is missing after the arrow). Every query head keeps its own."),
-    ("softmax_over_the_group", lambda q, k, v: _softmax_over_the_group(q, k, v),
-     "The softmax runs over the keys *and* the heads of a group together. Each head shares out a 1 "
-     "of its own over the keys."),
+    ("softmax_over_the_group", lambda q, k, v: _softmax_over(q, k, v, (2, 4)),
+     "The softmax runs over the keys *and* the heads of a group together. In each head, each "
+     "query's weights must sum to 1 over the keys."),
+    ("softmax_over_heads_of_a_group", lambda q, k, v: _softmax_over(q, k, v, 2),
+     "The softmax runs over the heads of a group, axis 2 of (B, K, G, T, S). Each query's weights "
+     "must sum to 1 over the keys, the last axis."),
+    ("softmax_over_key_heads", lambda q, k, v: _softmax_over(q, k, v, 1),
+     "The softmax runs over the key heads (in five axes, axis 1 is K). Each query's weights must "
+     "sum to 1 over the keys, the last axis."),
+    ("softmax_over_rows", lambda q, k, v: _softmax_over(q, k, v, (2, 3)),
+     "The softmax runs down the rows of a group: over the queries of all its heads. Each query's "
+     "weights must sum to 1 over the keys, the last axis."),
+    ("softmax_over_the_batch", lambda q, k, v: _softmax_over(q, k, v, 0),
+     "The softmax runs over the batch. Each query's weights must sum to 1 over the keys, the last "
+     "axis."),
+    ("softmax_over_queries_and_keys", lambda q, k, v: _softmax_over(q, k, v, (3, 4)),
+     "The softmax runs over queries *and* keys: one 1 for the whole map. Each query's weights must "
+     "sum to 1 over the keys: axis=-1, keepdims=True."),
+    ("softmax_over_rows_and_keys", lambda q, k, v: _softmax_over(q, k, v, (2, 3, 4)),
+     "The softmax runs over all rows *and* keys of a group: one 1 for all. Each query's weights "
+     "must sum to 1 over the keys: axis=-1, keepdims=True."),
+    ("softmax_over_everything", lambda q, k, v: _softmax_over(q, k, v, (0, 1, 2, 3, 4)),
+     "All weights together sum to 1. Each query's weights must sum to 1 over the keys: axis=-1, "
+     "keepdims=True."),
+    ("softmax_over_heads_and_queries", lambda q, k, v: _softmax_over(q, k, v, (1, 2, 3)),
+     "The softmax runs over heads and queries, all but the keys. Each query's weights must sum to "
+     "1 over the keys, and over nothing else."),
+    ("not_divided_by_the_sum", lambda q, k, v: _softmax_over(q, k, v, ()),
+     "The exponentials were not divided by their sum. Each query's weights must sum to 1 over the "
+     "keys."),
     ("keys_repeated_as_tokens", lambda q, k, v: _repeated_as_tokens(q, k, v),
      "The keys were repeated along the tokens' axis (axis 2), then reshaped: a head now holds "
      "pieces of several. Heads are axis 1."),
@@ -309,9 +336,11 @@ mistakes(
      "The scores are divided by √(G·D). Queries of a group are not joined: a score sums over D "
      "features, √D."),
     ("softmax_over_queries", lambda q, k, v: with_heads(q, k, v, repeated, axis=-2),
-     "The softmax runs over the queries. Each query shares out 1 over the *keys*, the last axis."),
+     "The softmax runs over the queries. Each query's weights must sum to 1 over the *keys*, the "
+     "last axis."),
     ("softmax_over_heads", lambda q, k, v: with_heads(q, k, v, repeated, axis=1),
-     "The softmax runs over the heads. Each query shares out 1 over the *keys*, the last axis."),
+     "The softmax runs over the heads. Each query's weights must sum to 1 over the *keys*, the "
+     "last axis."),
     ("scaled_by_key_heads", lambda q, k, v: with_heads(q, k, v, repeated, scale=k.shape[1] ** 0.5),
      "The scores are divided by √K. It is the width of a head, D, not the number of key heads."),
     ("scaled_by_keys", lambda q, k, v: with_heads(q, k, v, repeated, scale=k.shape[2] ** 0.5),
@@ -342,11 +371,12 @@ def _tiled_and_read_back(q, k, v):
     return with_heads(queries, k, v, repeated)
 
 
-def _softmax_over_the_group(q, k, v):
+def _softmax_over(q, k, v, axis):
+    """Attention whose exponentials are divided by their sums over `axis` of (B, K, G, T, S)."""
     (B, H, T), (K, S) = q.shape[:3], k.shape[1:3]
-    scores = each_score(q, k[:, repeated(H, K)]).reshape(B, K, H // K, T, S).swapaxes(2, 3)
-    weights = reference.softmax(scores.reshape(B, K, T, -1)).reshape(B, K, T, H // K, S)
-    return weights.swapaxes(2, 3).reshape(B, H, T, S) @ v[:, repeated(H, K)]
+    e = np.exp(each_score(q, k[:, repeated(H, K)])).reshape(B, K, H // K, T, S)
+    weights = e / e.sum(axis=axis, keepdims=True) if axis != () else e
+    return weights.reshape(B, H, T, S) @ v[:, repeated(H, K)]
 
 
 def _repeated_as_tokens(q, k, v):
@@ -376,8 +406,9 @@ def _tokens_first(q, k, v, back=False):
 
 
 @grouped_attention.property(
-    "A head's output is a weighted mean of the values of *its* key head, h // (H // K), so every "
-    "feature lies between the smallest and the largest of them."
+    "A head's output is a weighted mean of the values of *its* key head, h // (H // K), each "
+    "query's weights summing to 1 over the keys: so every feature lies between the smallest and "
+    "the largest of them."
 )
 def within_its_own_values(out, q, k, v):
     own = v[:, repeated(q.shape[1], k.shape[1])]
@@ -1517,6 +1548,13 @@ def maps_that_repeat():
         for i, (k, v) in enumerate(patterns)
     ]
     turned = np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0], [4.0, 3.0]])  # equal sums and first rows
+    rounded, other = heads_of("aabbbb", 200), heads_of("aabbbb", 201)
+    for w in (rounded, other):
+        w[2:4] *= 1 + 3e-13  # the second head of a group
+        w[8:10] *= 1 - 3e-13
+    near, away = heads_of("aabb", 202), heads_of("aa", 203)
+    near[[0, 2], 1] = 1.4996, 1.5004  # 8e-4 apart; to three digits, equal
+    away[[0, 2], 1] = 1.5004, 1.4996
     return [
         *plain,
         (around_its_first, around_its_first, 3),
@@ -1524,6 +1562,9 @@ def maps_that_repeat():
         (turned[::-1].copy(), turned[::-1].copy(), 2),  # equal sums and last rows
         (turned, 5.0 - turned, 2),  # equal wk + wv
         (np.full((3, 2), 2.0), np.full((3, 2), 2.0), 3),  # their mean is exact
+        (rounded, other, 6),
+        (near, heads_of("aabb", 204), 4),
+        (heads_of("aa", 205), away, 2),
     ]
 
 
@@ -1537,7 +1578,8 @@ def maps_that_repeat():
         "wv.",
         "K must divide H. Try the divisors from 1 up, and stop at the first that works; K = H "
         "always does.",
-        "heads = w.reshape(K, G, -1): equal in a group means heads == heads[:, :1].",
+        "heads = w.reshape(K, G, -1): equal in a group means np.allclose(heads, heads[:, :1]). "
+        "Not ==, since rounding may differ; and not so wide that 1e-3 gets through.",
     ),
 )
 def fewest_kv_heads(wk, wv, n_heads):
@@ -1546,7 +1588,7 @@ def fewest_kv_heads(wk, wv, n_heads):
         if n_heads % n_kv_heads:
             continue
         both = [w.reshape(n_kv_heads, n_heads // n_kv_heads, -1) for w in (wk, wv)]
-        if all((heads == heads[:, :1]).all() for heads in both):
+        if all(np.allclose(heads, heads[:, :1]) for heads in both):  # but for rounding
             return n_kv_heads
     raise ValueError("n_heads must be 1 or more")
 
@@ -1555,14 +1597,14 @@ def fewest_kv_heads(wk, wv, n_heads):
 def fewest_in_torch(wk, wv, n_heads):
     heads = torch.cat([w.reshape(n_heads, -1) for w in (wk, wv)], dim=1)
     for K in [K for K in range(1, n_heads + 1) if n_heads % K == 0]:
-        if torch.equal(heads[:: n_heads // K].repeat_interleave(n_heads // K, 0), heads):
+        if torch.allclose(heads[:: n_heads // K].repeat_interleave(n_heads // K, 0), heads):
             return K
 
 
 @fewest_kv_heads.right
 def fewest_by_the_greatest_divisor(wk, wv, n_heads):
     heads = np.concatenate([w.reshape(n_heads, -1) for w in (wk, wv)], axis=1)
-    changes = np.flatnonzero((heads[1:] != heads[:-1]).any(axis=1)) + 1
+    changes = np.flatnonzero(np.abs(heads[1:] - heads[:-1]).max(axis=1) > 1e-12) + 1
     return n_heads // int(np.gcd.reduce([n_heads, *changes]))
 
 
@@ -1582,21 +1624,21 @@ def fewest_by_loops(wk, wv, n_heads):
     return best
 
 
-def works(heads, K, tile=False):
+def works(heads, K, tile=False, tol=0.0):
     """Whether K key heads do, shared by neighbours or, with `tile`, in turns."""
     G = len(heads) // K
     groups = heads.reshape(G, K, -1).swapaxes(0, 1) if tile else heads.reshape(K, G, -1)
-    return (groups == groups[:, :1]).all()
+    return (np.abs(groups - groups[:, :1]) <= tol).all()
 
 
 def side_by_side(H, *maps):
     return np.concatenate([w.reshape(H, -1) for w in maps], axis=1)
 
 
-def fewest(heads, candidates=None, tile=False):
+def fewest(heads, tile=False, tol=0.0):
     H = len(heads)
-    divisors = [K for K in range(1, H + 1) if H % K == 0] if candidates is None else candidates
-    return next((K for K in divisors if works(heads, K, tile)), H)
+    divisors = [K for K in range(1, H + 1) if H % K == 0]
+    return next((K for K in divisors if works(heads, K, tile, tol)), H)
 
 
 def runs(heads):
@@ -1613,36 +1655,58 @@ def distinct(heads):
     return len(np.unique(heads, axis=0))
 
 
+def either_way(name, answer, what):
+    """Two rows for one mistake: made by who compares with a tolerance, and by who uses ==."""
+
+    def close(wk, wv, n_heads):
+        return answer(np.round(wk, 9), np.round(wv, 9), n_heads)
+
+    exactly = f"{what} (And heads were compared exactly: rounding may differ, use `np.allclose`.)"
+    return (name, close, what), (f"{name}_exactly", answer, exactly)
+
+
 mistakes(
     fewest_kv_heads,
-    ("distinct_heads", lambda wk, wv, H: distinct(side_by_side(H, wk, wv)),
+    ("compared_exactly", lambda wk, wv, H: fewest(side_by_side(H, wk, wv)),
+     "Heads were compared exactly, or with next to no tolerance: rounding may differ. Use "
+     "`np.allclose`."),
+    ("compared_loosely", lambda wk, wv, H: fewest(side_by_side(H, wk, wv), tol=1e-2),
+     "Heads that differ by 1e-3 were taken for equal: the tolerance is too wide. Rounding is below "
+     "1e-9; `np.allclose` as it comes will do."),
+    ("signed_difference", lambda wk, wv, H: _signed(side_by_side(H, wk, wv), 1),
+     "The largest *signed* difference was compared: a head that is smaller than the first of its "
+     "group gets through. Take np.abs first."),
+    ("signed_difference_turned", lambda wk, wv, H: _signed(side_by_side(H, wk, wv), -1),
+     "The largest *signed* difference was compared: a head that is larger than the first of its "
+     "group gets through. Take np.abs first."),
+    *either_way("distinct_heads", lambda wk, wv, H: distinct(side_by_side(H, wk, wv)),
      "The *different* heads were counted. Two equal heads can be shared only if they are "
      "neighbours, and all groups are equally large: a b a b needs four."),
-    ("runs_of_equal_heads", lambda wk, wv, H: runs(side_by_side(H, wk, wv)),
+    *either_way("runs_of_equal_heads", lambda wk, wv, H: runs(side_by_side(H, wk, wv)),
      "The runs of equal neighbours were counted. Groups must be equally large: a a b b b b has two "
      "runs, but needs three heads (a, b, b)."),
-    ("keys_alone", lambda wk, wv, H: fewest(side_by_side(H, wk)),
+    *either_way("keys_alone", lambda wk, wv, H: fewest(side_by_side(H, wk)),
      "Only the keys were looked at. Heads that share a key head share its *values*, too: wv must "
      "agree as well."),
-    ("values_alone", lambda wk, wv, H: fewest(side_by_side(H, wv)),
+    *either_way("values_alone", lambda wk, wv, H: fewest(side_by_side(H, wv)),
      "Only the values were looked at. The keys of a group must agree as well."),
-    ("smaller_of_the_two", lambda wk, wv, H:
+    *either_way("smaller_of_the_two", lambda wk, wv, H:
      min(fewest(side_by_side(H, wk)), fewest(side_by_side(H, wv))),
      "The smaller of what keys and values need was taken. One number serves both: it must do for "
      "the more demanding."),
     ("tiled", lambda wk, wv, H: fewest(side_by_side(H, wk, wv), tile=True),
      "Heads were grouped in turns, 0 1 0 1. Those that share are neighbours, 0 0 1 1."),
-    ("size_of_a_group", lambda wk, wv, H: H // fewest(side_by_side(H, wk, wv)),
+    *either_way("size_of_a_group", lambda wk, wv, H: H // fewest(side_by_side(H, wk, wv)),
      "That is the size of a group, H // K. Asked for is the number of key heads, K."),
-    ("first_groups_alone", lambda wk, wv, H: next(
+    *either_way("first_groups_alone", lambda wk, wv, H: next(
         K for K in range(1, H + 1) if H % K == 0
         and works(side_by_side(H, wk, wv)[: H // K], 1)),
      "Only the first group was compared. The heads of *every* group must be equal."),
-    ("ends_of_groups", lambda wk, wv, H: next(
+    *either_way("ends_of_groups", lambda wk, wv, H: next(
         K for K in range(1, H + 1) if H % K == 0 and all(
             (g[0] == g[-1]).all() for g in np.split(side_by_side(H, wk, wv), K))),
      "Only the first and the last head of each group were compared. Those between count, too."),
-    ("first_two_of_a_group", lambda wk, wv, H: next(
+    *either_way("first_two_of_a_group", lambda wk, wv, H: next(
         K for K in range(1, H + 1) if H % K == 0 and all(
             (g[0] == g[min(1, len(g) - 1)]).all() for g in np.split(side_by_side(H, wk, wv), K))),
      "Only the first two heads of each group were compared. All of them must be equal."),
@@ -1654,7 +1718,7 @@ mistakes(
     ("always_one", lambda wk, wv, H: 1,
      "That is always 1. The heads *of a group* are compared, `heads == heads[:, :1]`; `heads[:1]` "
      "compares the groups with each other, and with K = 1 there is only one."),
-    ("one_not_tried", lambda wk, wv, H: next(
+    *either_way("one_not_tried", lambda wk, wv, H: next(
         (K for K in range(2, H + 1) if H % K == 0 and works(side_by_side(H, wk, wv), K)), H),
      "K = 1 was not tried: where all heads are equal, one will do."),
     ("equal_to_their_mean", lambda wk, wv, H: next(
@@ -1668,34 +1732,34 @@ mistakes(
             for w in (wk, wv) for g in np.split(side_by_side(H, w), K))),
      "Heads were compared by one number each, as their sum. Different heads may have the same: "
      "compare all D · C numbers."),
-    ("keys_plus_values", lambda wk, wv, H: fewest((wk + wv).reshape(H, -1)),
+    *either_way("keys_plus_values", lambda wk, wv, H: fewest((wk + wv).reshape(H, -1)),
      "wk and wv were added, and the sums compared. Heads may differ and have the same sum: compare "
      "keys with keys and values with values."),
-    ("first_rows", lambda wk, wv, H: _by_one_row(wk, wv, H, 0),
+    *either_way("first_rows", lambda wk, wv, H: _by_one_row(wk, wv, H, 0),
      "Only the first row of each head was compared. Head h owns D rows: compare all of them."),
-    ("last_rows", lambda wk, wv, H: _by_one_row(wk, wv, H, -1),
+    *either_way("last_rows", lambda wk, wv, H: _by_one_row(wk, wv, H, -1),
      "Only the last row of each head was compared. Head h owns D rows: compare all of them."),
     ("single_rows", lambda wk, wv, H: next(
         (K for K in range(1, H + 1) if H % K == 0 and all(
             (g == g[0]).all() for w in (wk, wv) for g in np.split(w, K))), H),
      "Single rows were compared, those of one head among themselves. Head h owns D rows: compare "
      "whole heads, a view as (K, G, D·C)."),
-    ("in_pairs", lambda wk, wv, H: _merged_in_pairs(side_by_side(H, wk, wv)),
+    *either_way("in_pairs", lambda wk, wv, H: _merged_in_pairs(side_by_side(H, wk, wv)),
      "Heads were merged in pairs, and pairs of pairs. A group may have three heads, too: try every "
      "divisor of H."),
     ("halves", lambda wk, wv, H: next(
         (K for K in (1, 2) if H % K == 0 and works(side_by_side(H, wk, wv), K)), H),
      "Only one and two key heads were tried, else all. Try every divisor of H."),
-    ("divisors_in_the_wrong_order", lambda wk, wv, H: next(
+    *either_way("divisors_in_the_wrong_order", lambda wk, wv, H: next(
         (K for K in range(H - 1, 0, -1) if H % K == 0 and works(side_by_side(H, wk, wv), K)), H),
      "The first that works was taken, from H down: that is the *largest* below H. From 1 up."),
-    ("distinct_keys", lambda wk, wv, H: distinct(side_by_side(H, wk)),
+    *either_way("distinct_keys", lambda wk, wv, H: distinct(side_by_side(H, wk)),
      "The different heads of the keys were counted. The values must agree as well, and only "
      "neighbours share, in groups of equal size."),
-    ("shortest_run", lambda wk, wv, H: H // min(run_lengths(side_by_side(H, wk, wv))),
+    *either_way("shortest_run", lambda wk, wv, H: H // min(run_lengths(side_by_side(H, wk, wv))),
      "n_heads was divided by the shortest run of equal heads. Groups begin at multiples of G: runs "
      "of 2, 3 and 3 fit no group larger than 1."),
-    ("longest_run", lambda wk, wv, H: H // max(run_lengths(side_by_side(H, wk, wv))),
+    *either_way("longest_run", lambda wk, wv, H: H // max(run_lengths(side_by_side(H, wk, wv))),
      "n_heads was divided by the longest run of equal heads. *All* groups are as large."),
     ("mean_is_the_first", lambda wk, wv, H: next(
         K for K in range(1, H + 1) if H % K == 0 and all(
@@ -1705,19 +1769,19 @@ mistakes(
     ("powers_of_two", lambda wk, wv, H: next(
         (K for K in (1, 2, 4, 8) if H % K == 0 and works(side_by_side(H, wk, wv), K)), H),
      "Only powers of two were tried. Any divisor of H will do, 3 of 6 for instance."),
-    ("product", lambda wk, wv, H:
+    *either_way("product", lambda wk, wv, H:
      fewest(side_by_side(H, wk)) * fewest(side_by_side(H, wv)),
      "What keys and values need was multiplied. The groups must do for both: compare wk and wv "
      "together."),
-    ("larger_of_the_two_counts", lambda wk, wv, H:
+    *either_way("larger_of_the_two_counts", lambda wk, wv, H:
      max(distinct(side_by_side(H, wk)), distinct(side_by_side(H, wv))),
      "The different heads of keys and of values were counted, and the larger number taken. Where "
      "they stand matters: only neighbours share, in groups of equal size."),
-    ("larger_of_the_two", lambda wk, wv, H:
+    *either_way("larger_of_the_two", lambda wk, wv, H:
      max(fewest(side_by_side(H, wk)), fewest(side_by_side(H, wv))),
      "What keys and values need was found for each, and the larger number taken. The *groups* must "
      "do for both: keys in threes and values in twos need six heads of six."),
-    ("without_the_divisor_rule", lambda wk, wv, H: next(
+    *either_way("without_the_divisor_rule", lambda wk, wv, H: next(
         (K for K in range(1, H) if all(
             (g == g[:1]).all() for g in np.array_split(side_by_side(H, wk, wv), K))), H),
      "A number of heads was tried that does not divide H, or groups were not equally large. Every "
@@ -1728,6 +1792,12 @@ mistakes(
 def _by_one_row(wk, wv, H, row):
     rows = [w.reshape(H, -1, w.shape[1])[:, row] for w in (wk, wv)]
     return fewest(np.concatenate(rows, axis=1))
+
+
+def _signed(heads, sign):
+    H = len(heads)
+    groups = ((K, heads.reshape(K, H // K, -1)) for K in range(1, H + 1) if H % K == 0)
+    return next(K for K, g in groups if (sign * (g - g[:, :1])).max() < 1e-8)
 
 
 def _merged_in_pairs(heads):
