@@ -4,7 +4,7 @@ Cards: `lib.data.card_rows`, and one layer with no positions. MHA, GQA, MQA and 
 they come, at two head widths; with as many parameters, by a wider feed-forward; with as large a
 cache, by fewer or narrower heads; and a few of them trained twice as long. The cache is the
 numbers kept of one token. Latent attention has to have a rotary key: it gets the narrowest, of two
-features, paid for by its rank.
+features, paid for by its rank. It is also trained without the norm on its latent.
 
 Conversion: `lib.data.recall_rows`, and chapter 4's model with RoPE, two layers of four heads of 16.
 Trained, turned into one of two key heads or one, and trained a little more; beside it a new model.
