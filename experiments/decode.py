@@ -101,8 +101,9 @@ def build(variant, way):
     )  # fmt: skip
     block = Block(config)
     if way in WAYS and way != "grouped":  # "grouped" is what `Attention` does
-        sizes, position = (D_MODEL, HEADS, config.n_kv_heads), block.attention.position
-        block.attention = OtherAttention(way, *sizes, position=position)
+        block.attention = OtherAttention(
+            way, D_MODEL, HEADS, config.n_kv_heads, position=block.attention.position
+        )
     if way == "naive":
         block.attention.forward = partial(block.attention.forward, absorb=False)
     return block

@@ -1125,13 +1125,13 @@ def speed_in_torch(W, cache, flops, batch, G, bandwidth, compute):
     return t[0] / t[1]
 
 
-def timed(W, cache, flops, batch, G, bandwidth, compute, *, join=max, weights=1, flops_after=1,
+def timed(W, cache, flops, batch, G, bandwidth, compute, *, join=max, flops_after=1,
           batch_bytes=True, batch_flops=True):  # fmt: skip
     """Time before over time after, with parts to be exchanged, for mistakes."""
     many, often = batch if batch_bytes else 1, batch if batch_flops else 1
 
     def seconds(cache, flops):
-        return join((weights * W + many * cache) / bandwidth, often * flops / compute)
+        return join((W + many * cache) / bandwidth, often * flops / compute)
 
     return seconds(cache, flops) / seconds(cache / G, flops * flops_after)
 
